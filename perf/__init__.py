@@ -1,0 +1,1 @@
+"""How fast a served repository is, measured with perf_analyzer."""

@@ -1,0 +1,85 @@
+"""The root of the one error tree, and the errors of talking to a server.
+
+Every error a user can cause is a :class:`TritonRepoError` with the same four parts: where, what was expected, what was
+got, and how to mend it. ``builder`` and ``perf`` derive theirs from here, because they may import ``serving`` and not
+the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TritonRepoError(Exception):
+    """A problem that the user can understand and mend.
+
+    Args:
+        what: one sentence, without a full stop.
+        where: file and line, key path, model name, URL: whatever leads to the place.
+        expected: what would have been right.
+        got: what was there instead.
+        fix: what to do about it, a command where there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", got: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        for label in ("where", "expected", "got", "fix"):
+            value = getattr(self, label)
+            if value:
+                first, *rest = str(value).splitlines() or [""]
+                lines.append(f"  {label + ':':<10}{first}")
+                lines.extend(" " * 12 + line for line in rest)
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as plain data, for ``--format json``."""
+        parts = {key: getattr(self, key) for key in ("where", "expected", "got", "fix")}
+        return {"error": type(self).__name__, "what": self.what, **{k: v for k, v in parts.items() if v}}
+
+
+class UsageError(TritonRepoError):
+    """The arguments cannot be used: exit status 2."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(TritonRepoError):
+    """A Python package that this step needs is not installed."""
+
+    def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
+        super().__init__(
+            f"{package} is not installed",
+            expected=f"{package}, which is needed {needed_for}",
+            got=f"no module named {package}",
+            fix=f"pip install 'triton-repo[{extra}]'",
+        )
+
+
+class RuntimeUnavailableError(TritonRepoError):
+    """No Triton server could be found or provisioned on this machine."""
+
+
+class ServerStartError(TritonRepoError):
+    """The server did not become ready: it died, hung, or its port was taken."""
+
+
+class ModelLoadError(TritonRepoError):
+    """The server refused a model; carries the server's own reason."""
+
+
+class InferenceError(TritonRepoError):
+    """The server answered a request with an error, or not at all; carries the server's own message."""
+
+
+class ServerUnavailableError(InferenceError):
+    """No server answers at this address (yet, or any more)."""

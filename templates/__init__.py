@@ -1,0 +1,1 @@
+"""Layout of every file the project renders. No decisions are made here."""

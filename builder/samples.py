@@ -1,0 +1,203 @@
+"""Real inputs: the user's samples, checked against the spec, and batches made of them.
+
+One sample is ``{input name: array}`` without the batch dimension. Where a spec has no samples, seeded random ones stand
+in; they find wrong graphs, but say nothing about accuracy, and the manifest says that they were used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import SampleError, describe
+from builder.spec import ModelSpec, Spec
+from builder.tensors import BATCH, Dim, Interface, TensorSpec
+from builder.usercode import call
+
+Array = NDArray[Any]
+Sample = dict[str, Array]
+MAX_SAMPLES = 4096
+RANDOM_SAMPLES = 16
+_RANDOM_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Checked samples.
+
+    Attributes:
+        rows: one per sample; arrays without the batch dimension.
+        interface: the tensors they fit.
+        origin: where they are from (``data.py:samples``; ``random, seed 0``).
+    """
+
+    rows: tuple[Sample, ...]
+    interface: Interface
+    origin: str
+
+    @property
+    def are_real(self) -> bool:
+        """False for random stand-ins."""
+        return not self.origin.startswith("random")
+
+    def sizes(self, row: int = 0) -> dict[str, int]:
+        """Size of every named dimension but ``batch`` in one sample."""
+        return _sizes_of(self.rows[row % len(self.rows)], self.interface)
+
+    def batch(self, size: int, sizes: Mapping[str, int] | None = None, *, start: int = 0) -> Sample:
+        """``size`` samples put together, each cut or repeated along named dimensions to ``sizes``.
+
+        Args:
+            size: how many; the samples are gone through in a circle. Ignored where the model does not batch.
+            sizes: size of the named dimensions; those of sample ``start`` where left out.
+            start: index of the first.
+
+        Returns:
+            Full request tensors: with a leading dimension of ``size`` where the tensor is batched.
+        """
+        wanted = {**self.sizes(start), **(sizes or {})}
+        rows = [self.rows[(start + k) % len(self.rows)] for k in range(size)]
+        result: Sample = {}
+        for tensor in self.interface.inputs:
+            if tensor.is_batched:
+                parts = [_fitted(row[tensor.name], tensor.dims[1:], wanted) for row in rows]
+                result[tensor.name] = np.stack(parts) if parts else _empty(tensor, wanted)
+            else:
+                result[tensor.name] = np.ascontiguousarray(_fitted(rows[0][tensor.name], tensor.dims, wanted))
+        return result
+
+
+def _empty(tensor: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    return np.zeros(tensor.shape({**sizes, BATCH: 0}), dtype=tensor.dtype.numpy)
+
+
+def _fitted(array: Array, dims: tuple[Dim, ...], sizes: Mapping[str, int]) -> Array:
+    for axis, dim in enumerate(dims):
+        if dim.name is not None and array.shape[axis] != sizes[dim.name]:
+            array = np.take(array, np.arange(sizes[dim.name]) % array.shape[axis], axis=axis)
+    return array
+
+
+def _row_dims(tensor: TensorSpec) -> tuple[Dim, ...]:
+    return tensor.dims[1:] if tensor.is_batched else tensor.dims
+
+
+def _sizes_of(row: Sample, interface: Interface) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tensor in interface.inputs:
+        for axis, dim in enumerate(_row_dims(tensor)):
+            if dim.name is not None:
+                found.setdefault(dim.name, row[tensor.name].shape[axis])
+    return found
+
+
+def load_samples(spec: Spec, model: ModelSpec, interface: Interface) -> Samples:
+    """The user's samples, or random ones where the spec has none.
+
+    Raises:
+        SampleError: the callable raised, gave none, or gave arrays that do not fit ``interface``.
+    """
+    if model.samples is None:
+        return random_samples(interface)
+    reference = model.samples.python
+    given = call(reference, model.samples.args, spec.folder, what="samples", kind=SampleError)
+    try:
+        rows = [row for _, row in zip(range(MAX_SAMPLES), given, strict=False)]
+    except Exception as exc:
+        raise SampleError(
+            f"samples {reference} gave nothing that can be gone through",
+            expected="a list (or generator) of {input name: array}",
+            got=describe(exc),
+        ) from exc
+    if not rows:
+        raise SampleError(
+            f"samples {reference} gave no sample",
+            expected="at least one {input name: array}",
+            got="none",
+            fix="return real inputs; leave `samples` out to use random ones",
+        )
+    checked = tuple(_checked(row, index, reference, interface) for index, row in enumerate(rows))
+    return Samples(checked, interface, reference)
+
+
+def _checked(row: Any, index: int, reference: str, interface: Interface) -> Sample:
+    where = f"{reference}, sample {index}"
+    names = [tensor.name for tensor in interface.inputs]
+    if not isinstance(row, Mapping) or set(row) != set(names):
+        got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__qualname__
+        raise SampleError("the sample has the wrong names", where=where, expected=", ".join(names), got=got)
+    result: Sample = {}
+    sizes: dict[str, int] = {}
+    for tensor in interface.inputs:
+        array = np.asarray(row[tensor.name])
+        dims = _row_dims(tensor)
+        problem = _misfit(array, tensor, dims, sizes)
+        if problem:
+            expected = f"{tensor.dtype.name}[{', '.join(map(str, dims))}]"
+            note = " (one sample, without the batch dimension)" if tensor.is_batched else ""
+            raise SampleError(
+                f"the sample does not fit input {tensor.name!r}: {problem}",
+                where=where,
+                expected=expected + note,
+                got=f"{array.dtype}{list(array.shape)}",
+                fix=_sample_fix(array, tensor, dims),
+            )
+        result[tensor.name] = array
+    return result
+
+
+def _misfit(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...], sizes: dict[str, int]) -> str:
+    kind_ok = array.dtype.kind in "OSU" if tensor.dtype.numpy == "object" else array.dtype == tensor.dtype.numpy
+    if not kind_ok:
+        return "wrong dtype"
+    if array.ndim != len(dims):
+        return "wrong number of dimensions"
+    for size, dim in zip(array.shape, dims, strict=True):
+        if dim.size is not None and size != dim.size:
+            return f"size {size} where the spec has {dim.size}"
+        if dim.name is not None:
+            if sizes.setdefault(dim.name, size) != size:
+                return f"{dim.name!r} is {size} here and {sizes[dim.name]} elsewhere in the sample"
+            if dim.low is not None and dim.high is not None and not dim.low <= size <= dim.high:
+                return f"{dim.name!r} is {size}, outside {dim.low}..{dim.high}"
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        return "it holds NaN or Inf"
+    return ""
+
+
+def _sample_fix(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...]) -> str:
+    if tensor.is_batched and array.ndim == len(dims) + 1:
+        return "return single samples: a list of rows, not batches"
+    if array.dtype != tensor.dtype.numpy and array.dtype.kind not in "OSU":
+        return f"array.astype({tensor.dtype.numpy!r})"
+    return "mend the callable, or the shape in the spec"
+
+
+def random_samples(interface: Interface, *, count: int = RANDOM_SAMPLES, seed: int = 0) -> Samples:
+    """Seeded stand-ins: standard normal floats, 0 or 1 for whole numbers (safe as token ids and masks), short strings.
+
+    Named dimensions get the middle of their range, or 16 where they have none.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = {name: _middle(dim) for name, dim in interface.named_dims().items()}
+    rows = []
+    for _ in range(count):
+        row: Sample = {}
+        for tensor in interface.inputs:
+            shape = TensorSpec(tensor.name, tensor.dtype, _row_dims(tensor)).shape(sizes)
+            if tensor.dtype.numpy == "object":
+                row[tensor.name] = np.full(shape, b"text", dtype=object)
+            elif tensor.dtype.is_float:
+                row[tensor.name] = rng.standard_normal(shape).astype(tensor.dtype.numpy)
+            else:
+                row[tensor.name] = rng.integers(0, 2, shape).astype(tensor.dtype.numpy)
+        rows.append(row)
+    return Samples(tuple(rows), interface, f"random, seed {seed}")
+
+
+def _middle(dim: Dim) -> int:
+    return _RANDOM_SIZE if dim.low is None or dim.high is None else (dim.low + dim.high) // 2

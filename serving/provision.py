@@ -94,15 +94,11 @@ def problems(folder: Path, *, limit: int = 5) -> list[str]:
     return found
 
 
-def content_key(*parts: str | Path) -> str:
-    """A short hash over strings and the contents of files and folders (names included), for use in a key."""
+def content_key(*parts: str | bytes) -> str:
+    """A short hash over strings and file contents, for use in a key."""
     digest = hashlib.sha256()
     for part in parts:
-        files = _files(part) if isinstance(part, Path) else []
-        digest.update(f"{len(files)}:{part if isinstance(part, str) else ''}\0".encode())
-        for path in files:
-            digest.update(f"{path.name}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
     return digest.hexdigest()[:12]
 
 
@@ -173,8 +169,6 @@ def _replace(final: Path, install: Callable[[Path], None]) -> None:
 
 def _files(root: Path) -> list[Path]:
     """Every file and link below, sorted; bytecode comes and goes and does not count."""
-    if root.is_file():
-        return [root]
     return [
         path
         for path in sorted(root.rglob("*"))

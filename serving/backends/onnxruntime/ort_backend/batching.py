@@ -1,0 +1,162 @@
+"""The hot path: requests in, one run of the model, responses out.
+
+What the stub charges for is calls into it and numpy objects, so each request costs one ``inputs()``, one name and one
+``as_numpy()`` per input (a private array already, no further copy), and one ``Tensor`` and one ``InferenceResponse``.
+Outputs are handed over as contiguous slices of the batch, without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .strings import decode_strings
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+Run = Callable[[Sequence[str], Feed], list[Array]]
+
+
+class RequestError(ValueError):
+    """One request cannot be answered; the message goes to its client."""
+
+
+class Batcher:
+    """Turns a list of requests into runs of the model, and the model's outputs into responses.
+
+    Args:
+        utils: Triton's ``triton_python_backend_utils``.
+        run: ``run(output_names, feed)``: the model itself.
+        outputs: names of the configured outputs.
+        batched: whether requests carry a batch dimension (``max_batch_size > 0``).
+        string_inputs: inputs that arrive as bytes and leave as text.
+        scalar_inputs: inputs whose single element ONNX wants without dimensions.
+        scalar_outputs: for outputs without dimensions, the shape that the configuration promises.
+    """
+
+    def __init__(
+        self,
+        utils: Any,
+        run: Run,
+        outputs: Sequence[str],
+        *,
+        batched: bool,
+        string_inputs: frozenset[str] = frozenset(),
+        scalar_inputs: frozenset[str] = frozenset(),
+        scalar_outputs: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self._tensor = utils.Tensor
+        self._response = utils.InferenceResponse
+        self._error = utils.TritonError
+        self._run = run
+        self._outputs = list(outputs)
+        self._batched = batched
+        self._string_inputs = string_inputs
+        self._scalar_inputs = scalar_inputs
+        self._scalar_outputs = dict(scalar_outputs or {})
+        self._special = bool(string_inputs or scalar_inputs)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response for each request, in order; never raises for a single request's sake."""
+        if len(requests) == 1 or not self._batched:
+            return [self._alone(request) for request in requests]
+        try:
+            return self._together(requests)
+        except Exception:
+            return self._apart(requests)
+
+    def _alone(self, request: Any) -> Any:
+        try:
+            feed = self._feed(request)
+            return self._answer(request, self._run_one(feed))
+        except Exception as error:
+            return self._response([], self._error(_message(error)))
+
+    def _run_one(self, feed: Feed) -> list[Array]:
+        outputs = self._run(self._outputs, feed)
+        if self._batched:
+            self._check_rows(outputs, len(next(iter(feed.values()))))
+        return outputs
+
+    def _feed(self, request: Any) -> Feed:
+        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        if self._special:
+            for name in self._string_inputs & feed.keys():
+                feed[name] = decode_strings(name, feed[name])
+            for name in self._scalar_inputs & feed.keys():
+                feed[name] = feed[name].reshape(())
+        return feed
+
+    def _answer(self, request: Any, outputs: Sequence[Array]) -> Any:
+        tensor = self._tensor
+        names = self._outputs
+        if len(names) == 1 and not self._scalar_outputs:
+            return self._response([tensor(names[0], outputs[0])])
+        wanted = request.requested_output_names()
+        tensors = []
+        for name, output in zip(names, outputs):  # noqa: B905 (equal by construction, and this is the hot path)
+            if name in wanted:
+                shape = self._scalar_outputs.get(name)
+                tensors.append(tensor(name, output if shape is None else output.reshape(shape)))
+        return self._response(tensors)
+
+    def _together(self, requests: Sequence[Any]) -> list[Any]:
+        """All requests in one run. Raises when they do not fit together or the run fails."""
+        columns: dict[str, list[Array]] = {}
+        for request in requests:
+            for tensor in request.inputs():
+                columns.setdefault(tensor.name(), []).append(tensor.as_numpy())
+        feed = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+        first = next(iter(columns.values()))
+        rows = [len(array) for array in first]
+        total = sum(rows)
+        if len(first) != len(requests) or any(len(array) != total for array in feed.values()):
+            raise RequestError("the requests of this batch do not have the same inputs")
+        for name in self._string_inputs & feed.keys():
+            feed[name] = decode_strings(name, feed[name])
+        outputs = self._run(self._outputs, feed)
+        self._check_rows(outputs, total)
+        responses = []
+        start = 0
+        for request, count in zip(requests, rows):  # noqa: B905 (the hot path)
+            stop = start + count
+            responses.append(self._answer(request, [output[start:stop] for output in outputs]))
+            start = stop
+        return responses
+
+    def _apart(self, requests: Sequence[Any]) -> list[Any]:
+        """The slow way: requests of equal shapes together, and those of a failing group one by one."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            shapes = sorted((tensor.name(), tuple(tensor.shape()[1:])) for tensor in request.inputs())
+            groups.setdefault(tuple(shapes), []).append(index)
+        responses: list[Any] = [None] * len(requests)
+        for indices in groups.values():
+            members = [requests[index] for index in indices]
+            answers: list[Any] | None = None
+            if 1 < len(members) < len(requests):
+                try:
+                    answers = self._together(members)
+                except Exception:
+                    answers = None
+            if answers is None:
+                answers = [self._alone(request) for request in members]
+            for index, answer in zip(indices, answers, strict=True):
+                responses[index] = answer
+        return responses
+
+    def _check_rows(self, outputs: Sequence[Array], rows: int) -> None:
+        for name, output in zip(self._outputs, outputs):  # noqa: B905 (the hot path)
+            if output.ndim == 0 or len(output) != rows:
+                raise RequestError(
+                    f"output '{name}' has shape {list(output.shape)} for a batch of {rows}: its first dimension is "
+                    "not the batch, so set max_batch_size to 0 or export the model with a batch dimension"
+                )
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    return text if isinstance(error, RequestError) else f"onnx runtime error: {text}"

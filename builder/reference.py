@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import InterfaceError, SourceError, describe, user_code_error
-from builder.sources import Loaded, OnnxFile, TorchModule
+from builder.loaded import Loaded, OnnxFile, TorchModule
 from builder.tensors import BATCH, Interface, TensorSpec
 from serving.errors import MissingDependencyError
 

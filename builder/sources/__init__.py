@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from builder.sources.loaded import Loaded, OnnxFile, TorchModule
+from builder.loaded import Loaded, OnnxFile, TorchModule
 from builder.sources.onnx_file import from_onnx
 from builder.sources.torch_sources import from_checkpoint, from_exported, from_huggingface, from_python
 from builder.spec import ModelSpec, Spec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from builder.errors import InterfaceError, SourceError, describe
+from builder.loaded import OnnxFile
 from builder.onnx_tensors import interface_of_onnx
-from builder.sources.loaded import OnnxFile
 from builder.spec import ModelSpec, Spec
 from builder.tensors import Dim, Interface, TensorSpec
 from builder.usercode import call

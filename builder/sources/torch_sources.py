@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import SourceError, describe
-from builder.sources.loaded import TorchModule
+from builder.loaded import TorchModule
 from builder.spec import ModelSpec, Spec
 from builder.usercode import call
 from serving.errors import MissingDependencyError

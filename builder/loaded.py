@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,4 +41,3 @@ class OnnxFile:
 
 
 Loaded = TorchModule | OnnxFile
-Arrays = Mapping[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ EXAMPLE_BATCH = 2
 """What a module is traced with: a batch of one would be taken for a constant."""
 
 
-def _failed(
+def export_error(
     failures: list[tuple[str, BaseException]], loaded: TorchModule, samples: Samples, folder: Path
 ) -> ExportError:
+    """Why every exporter failed, in the words of the first, with the line of the user's code."""
     name, first = failures[0]
     others = "".join(f"\n{other}: {in_short(exc)}" for other, exc in failures[1:])
     if isinstance(first, TritonRepoError):  # it was exported, but does not keep its promise
@@ -113,5 +115,8 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
         for logger, level in zip(noisy, levels, strict=True):
             logger.setLevel(level)

@@ -19,10 +19,6 @@ class Variant:
     format: str
     precision: str
 
-    def model_name(self, model: str) -> str:
-        """The Triton model that holds this variant when a model has several (``digits_onnx_fp32``)."""
-        return f"{model}_{self.name.replace('-', '_')}"
-
 
 VARIANTS: dict[str, Variant] = {
     "onnx-fp32": Variant("onnx-fp32", "onnx", "fp32"),

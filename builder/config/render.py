@@ -1,0 +1,106 @@
+"""A decided configuration as text, and text as a message. The only place that uses jinja2 for ``config.pbtxt``."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from builder.config.fields import is_map, message_of, model_config_class
+from builder.config.model_config import ModelConfig
+from builder.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One field as the template writes it: a ``scalar``, a ``list`` of them, a ``block``, or a list of ``blocks``."""
+
+    name: str
+    kind: str
+    value: Any = None
+    children: list[Any] = field(default_factory=list)
+    comment: str = ""
+
+
+def render(config: ModelConfig, *, header: tuple[str, ...] = ()) -> str:
+    """The text of ``config.pbtxt``, parsed back and equal to what was decided.
+
+    Raises:
+        ConfigError: a field does not exist or has a value of the wrong type.
+    """
+    import jinja2
+
+    name = str(config.tree.get("name", ""))
+    try:
+        decided = message_of(config.tree)
+    except ValueError as exc:
+        raise ConfigError(f"the configuration of {name} is no valid ModelConfig", got=str(exc)) from exc
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda file: importlib.resources.files("templates").joinpath(file).read_text()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # not HTML: a quote must stay a quote
+        keep_trailing_newline=True,
+        trim_blocks=False,
+    )
+    nodes = _nodes(config.tree, model_config_class().DESCRIPTOR, config.comments)
+    text = environment.get_template("config.pbtxt.j2").render(header=header, nodes=nodes).rstrip() + "\n"
+    written = parse(text, name)
+    if written != decided:
+        raise ConfigError(
+            f"config.pbtxt of {name} does not say what was decided", expected=str(decided), got=str(written)
+        )
+    return text
+
+
+def parse(text: str, name: str = "") -> Any:
+    """``config.pbtxt`` as a ``ModelConfig`` message.
+
+    Raises:
+        ConfigError: it does not parse; with the line.
+    """
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(text, model_config_class()())
+    except text_format.ParseError as exc:
+        raise ConfigError(f"config.pbtxt of {name} does not parse", got=str(exc)) from exc
+
+
+def _nodes(tree: Mapping[str, Any], descriptor: Any, comments: Mapping[str, str]) -> list[Node]:
+    nodes = []
+    for name, value in tree.items():
+        spec = descriptor.fields_by_name[name]
+        nodes += _field(name, value, spec, comments.get(name, ""))
+    return nodes
+
+
+def _field(name: str, value: Any, spec: Any, comment: str) -> list[Node]:
+    if is_map(spec):
+        entries = []
+        for key, inner in value.items():
+            kinds = spec.message_type.fields_by_name
+            entries.append(_field("key", key, kinds["key"], "") + _field("value", inner, kinds["value"], ""))
+        return [
+            Node(name, "block", children=entry, comment=comment if not i else "") for i, entry in enumerate(entries)
+        ]
+    repeated = isinstance(value, (list, tuple))
+    if spec.message_type is None:
+        text = [_scalar(item, spec) for item in value] if repeated else _scalar(value, spec)
+        return [Node(name, "list" if repeated else "scalar", text, comment=comment)]
+    if repeated:
+        blocks = [_nodes(item, spec.message_type, {}) for item in value]
+        return [Node(name, "blocks", children=blocks, comment=comment)]
+    return [Node(name, "block", children=_nodes(value, spec.message_type, {}), comment=comment)]
+
+
+def _scalar(value: Any, spec: Any) -> str:
+    from google.protobuf import text_encoding
+
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if spec.enum_type is not None:
+        return str(value)
+    if spec.type in (spec.TYPE_STRING, spec.TYPE_BYTES):
+        return '"' + text_encoding.CEscape(str(value).encode(), as_utf8=True) + '"'
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,101 @@
+"""What is asked of a model to verify it: batches of 1, of an odd size and of the largest, at natural and extreme sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.errors import SourceError
+from builder.numerics import Array
+from builder.reference import Runner
+from builder.samples import Samples
+from builder.tensors import Interface
+
+_MAX_CASE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request with its right answer.
+
+    Attributes:
+        name: ``batch 3, seq 128``.
+        batch: batch size; 1 where the model does not batch.
+        inputs: full request tensors.
+        expected: the reference's answers.
+    """
+
+    name: str
+    batch: int
+    inputs: Mapping[str, Array]
+    expected: Mapping[str, Array]
+
+
+def cases_of(samples: Samples, interface: Interface, max_batch: int, reference: Runner) -> list[Case]:
+    """The cases of one model, answered by the reference.
+
+    Args:
+        samples: what the requests are made of.
+        interface: the model's tensors.
+        max_batch: largest batch; 0 where the model does not batch.
+        reference: the original module.
+
+    Raises:
+        SourceError: the reference itself answers with NaN or Inf.
+    """
+    cases: list[Case] = []
+    asked: set[tuple[tuple[int, ...], ...]] = set()
+    for sizes in _size_sets(samples, interface):
+        for batch in batch_sizes(max_batch):
+            inputs = samples.batch(batch, sizes, start=len(cases))
+            shapes = tuple(array.shape for array in inputs.values())
+            if shapes in asked or sum(array.nbytes for array in inputs.values()) > _MAX_CASE_BYTES:
+                continue
+            asked.add(shapes)
+            expected = reference(inputs)
+            name = ", ".join([f"batch {batch}", *(f"{dim} {size}" for dim, size in sizes.items())])
+            _check_finite(expected, name)
+            cases.append(Case(name, batch, inputs, expected))
+    return cases
+
+
+def single_cases(samples: Samples, count: int, reference: Runner) -> list[Case]:
+    """``count`` requests of one sample each, gone through in a circle; equal ones are answered once."""
+    distinct = [samples.batch(1, start=index) for index in range(min(count, len(samples.rows)))]
+    answered = [Case(f"sample {index}", 1, inputs, reference(inputs)) for index, inputs in enumerate(distinct)]
+    return [answered[index % len(answered)] for index in range(count)]
+
+
+def batch_sizes(max_batch: int) -> list[int]:
+    """1, an odd size in between, and the largest."""
+    if max_batch <= 1:
+        return [1]
+    middle = max_batch // 2
+    odd = middle if middle % 2 else middle + 1
+    return sorted({1, min(max(odd, 3), max_batch), max_batch})
+
+
+def _size_sets(samples: Samples, interface: Interface) -> list[dict[str, int]]:
+    """The natural sizes of a sample, then each ranged dimension at either end."""
+    natural = samples.sizes()
+    sets = [natural]
+    for name, dim in interface.named_dims().items():
+        if dim.low is not None and dim.high is not None:
+            sets += [{**natural, name: end} for end in (dim.low, dim.high)]
+    return [dict(pairs) for pairs in dict.fromkeys(tuple(sizes.items()) for sizes in sets)]
+
+
+def _check_finite(outputs: Mapping[str, Any], case: str) -> None:
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            raise SourceError(
+                f"the module itself answers NaN or Inf in output {name!r}",
+                where=case,
+                expected="finite numbers",
+                got=f"{count} of {array.size} elements are not",
+                fix="give real samples (`samples`), or mend the module: a division by zero, a log of zero, an overflow",
+            )

@@ -1,0 +1,57 @@
+"""First rung: do the staged files fit each other? Read from disk again, so that what is checked is what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from builder.config import parse
+from builder.errors import ConfigError
+from builder.onnx_tensors import interface_of_onnx
+from builder.tensors import TensorSpec
+
+
+def check_contract(model_dir: Path, version: int) -> None:
+    """Hold ``config.pbtxt`` against the artifact beside it: files, names, types, dimensions.
+
+    Raises:
+        ConfigError: with the first thing that does not fit.
+    """
+    config = parse((model_dir / "config.pbtxt").read_text(encoding="utf-8"), model_dir.name)
+    artifact = model_dir / str(version) / "model.onnx"
+    for output in config.output:
+        if output.label_filename and not (model_dir / output.label_filename).is_file():
+            raise ConfigError(f"label file {output.label_filename} is missing", where=str(model_dir))
+    found = interface_of_onnx(artifact)
+    batching = config.max_batch_size > 0
+    _check(config.input, found.inputs, "input", batching, model_dir.name)
+    _check(config.output, found.outputs, "output", batching, model_dir.name)
+
+
+def _check(configured: Any, found: tuple[TensorSpec, ...], role: str, batching: bool, model: str) -> None:
+    by_name = {tensor.name: tensor for tensor in found}
+    for entry in configured:
+        tensor = by_name.get(entry.name)
+        if tensor is None:
+            raise ConfigError(
+                f"config.pbtxt of {model} has {role} {entry.name!r}, which the ONNX file has not",
+                got=", ".join(by_name),
+            )
+        dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
+        rank = len(dims) + int(batching)
+        if rank != len(tensor.dims):
+            raise ConfigError(
+                f"{role} {entry.name!r} of {model} has {rank} dimensions in config.pbtxt and {len(tensor.dims)} in the "
+                "ONNX file",
+                expected=str(tensor),
+                got=f"dims {dims}" + (" and a batch dimension" if batching else ""),
+            )
+        fixed = [dim.size for dim in tensor.dims[int(batching) :]]
+        fits = all(have is None or want in (have, -1) for want, have in zip(dims, fixed, strict=True))
+        type_name = entry.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[entry.data_type].name
+        if not fits or type_name != tensor.dtype.config:
+            raise ConfigError(
+                f"{role} {entry.name!r} of {model} differs between config.pbtxt and the ONNX file",
+                expected=f"{tensor.dtype.config} {tensor}",
+                got=f"{type_name} dims {dims}",
+            )

@@ -1,0 +1,163 @@
+"""Last rung: the staged model in a real Triton, asked over HTTP and gRPC, one at a time and many at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from builder.numerics import Array, Difference, compare
+from builder.verify.cases import Case
+from builder.verify.parity import require, summary
+from serving import Client, Server
+from serving.errors import ModelLoadError, ServerStartError
+
+CONCURRENT_REQUESTS = 64
+_IN_FLIGHT = 16
+_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """What was seen through the server.
+
+    Attributes:
+        server: which Triton it was.
+        load_s: how long it took to load the model.
+        cases: how many requests were asked one at a time, over each protocol.
+        concurrent: how many single requests were asked at once, over each protocol.
+        mean_batch: inferences per execution while they were: above 1 the server did batch.
+        outputs: per output, the worst difference over all of them.
+    """
+
+    server: str
+    load_s: float
+    cases: int
+    concurrent: int
+    mean_batch: float
+    outputs: tuple[Difference, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+        return asdict(self)
+
+
+class ServeBench:
+    """A Triton over a staging folder, started at the first model and kept for the rest; a context manager.
+
+    Args:
+        staging: the model repository it reads; models are loaded and unloaded one by one.
+        log: where the server's log goes.
+    """
+
+    def __init__(self, staging: Path, log: Path | None = None) -> None:
+        self._staging = staging
+        self._log = log
+        self._server: Server | None = None
+
+    def __enter__(self) -> ServeBench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.stop()
+
+    def _running(self) -> Server:
+        if self._server is not None and not Client(f"http://{self._server.http_url}").is_live():
+            self._stop()  # the model before this one took it down
+        if self._server is None:
+            server = Server(self._staging, model_control_mode="explicit", log_path=self._log)
+            server.start()
+            self._server = server
+        return self._server
+
+    def check(self, name: str, cases: Sequence[Case], singles: Sequence[Case], precision: str) -> Served:
+        """Load one model, ask everything over both protocols, compare, unload.
+
+        Args:
+            name: the model, a folder of the staging repository.
+            cases: asked one at a time.
+            singles: requests of one sample each, asked all at once.
+            precision: row of the tolerance table.
+
+        Raises:
+            ModelLoadError: the server refused it; with the server's reason.
+            ParityError: an answer differs.
+            InferenceError: a request failed.
+        """
+        server = self._running()
+        per_output: dict[str, list[Difference]] = {}
+        batches = []
+        with Client(f"http://{server.http_url}", timeout_s=_TIMEOUT_S) as admin:
+            started = time.perf_counter()
+            self._load(admin, name)
+            load_s = time.perf_counter() - started
+            try:
+                for scheme, address in (("http", server.http_url), ("grpc", server.grpc_url)):
+                    with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
+                        for case in cases:
+                            got = client.infer(name, case.inputs)
+                            _require(case, got, precision, f"{name} over {scheme}", per_output)
+                        before = _counts(admin, name)
+                        self._ask_at_once(client, name, singles, precision, scheme, per_output)
+                        batches.append(_mean_batch(before, _counts(admin, name)))
+            finally:
+                if admin.is_live():
+                    admin.unload(name)
+        return Served(str(server.description), load_s, len(cases), len(singles), max(batches), summary(per_output))
+
+    def _load(self, admin: Client, name: str) -> None:
+        try:
+            admin.load(name)
+        except ModelLoadError as exc:
+            raise ModelLoadError(
+                f"Triton refuses {name}",
+                expected="a model that loads",
+                got=exc.got or exc.what,
+                fix="the reason above is the server's own; mend the spec or its `config`",
+            ) from exc
+        except ServerStartError:
+            self._stop()
+            raise
+
+    def _ask_at_once(
+        self,
+        client: Client,
+        name: str,
+        singles: Sequence[Case],
+        precision: str,
+        scheme: str,
+        per_output: dict[str, list[Difference]],
+    ) -> None:
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            answers = list(pool.map(lambda case: client.infer(name, case.inputs), singles))
+        for case, got in zip(singles, answers, strict=True):
+            _require(case, got, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
+
+
+def _require(
+    case: Case, got: Mapping[str, Array], precision: str, what: str, per_output: dict[str, list[Difference]]
+) -> None:
+    require(
+        compare(case.expected, got, precision), case, precision, what=what, where="through the server", into=per_output
+    )
+
+
+def _counts(admin: Client, name: str) -> tuple[int, int]:
+    row = admin.statistics(name)[0]
+    return int(row.get("inference_count", 0)), int(row.get("execution_count", 0))
+
+
+def _mean_batch(before: tuple[int, int], after: tuple[int, int]) -> float:
+    executions = after[1] - before[1]
+    return (after[0] - before[0]) / executions if executions else 0.0

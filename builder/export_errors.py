@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,9 @@ def quiet() -> Iterator[None]:
     levels = [logger.level for logger in noisy]
     for logger in noisy:
         logger.setLevel(logging.CRITICAL)
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # TorchScript dumps its graph past Python's stdout
     try:
         with (
             warnings.catch_warnings(),

@@ -1,4 +1,4 @@
-"""What is asked of a model to verify it: batches of 1, of an odd size and of the largest, at natural and extreme sizes."""
+"""What is asked of a model to verify it: batches of 1, an odd size and the largest, at natural and extreme sizes."""
 
 from __future__ import annotations
 

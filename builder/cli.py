@@ -1,0 +1,134 @@
+"""``build-repo``: arguments, calls, exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from serving.terminal import (
+    FormatOption,
+    OutputFormat,
+    Progress,
+    QuietOption,
+    VerboseOption,
+    VersionOption,
+    configure_logging,
+    create_app,
+    emit,
+    epilog,
+    run,
+    warn,
+)
+
+EXAMPLES = [
+    "build-repo                              # models.yaml in this folder",
+    "build-repo examples/digits/models.yaml  # another spec; several may be given",
+    "build-repo --only digits                # one model of it",
+    "build-repo --plan                       # what would be done, without doing it",
+    "build-repo --format json | jq .ok       # for programs",
+]
+
+app = create_app("build-repo", help="Build a verified Triton model repository from a models.yaml.")
+
+
+@app.command(epilog=epilog(EXAMPLES))
+def build_repo(
+    specs: Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Default: models.yaml.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="MODEL", help="Build only this model.")] = None,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    output: FormatOption = OutputFormat.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> int:
+    """Build every model of SPEC: export to ONNX, write config.pbtxt, verify through a real Triton, publish.
+
+    A model that fails does not stop the others. Exit status: 0 built or up to date, 1 a model failed, 2 unusable
+    spec or arguments.
+    """
+    from builder.api import BuildReport, build, load_spec
+    from builder.planning import plan
+
+    configure_logging(verbose, quiet=quiet)
+    loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
+    if show_plan:
+        steps = [step for spec in loaded for step in plan(spec, only or ()).steps]
+        emit({"steps": [vars(step) for step in steps]}, _plan_text(steps), output=output)
+        return 0
+    progress = Progress(quiet=quiet, verbose=verbose > 0)
+    reports: list[BuildReport] = []
+    for spec in loaded:
+        wanted = [name for name in only or () if len(loaded) == 1 or name in spec.models]
+        if only and not wanted:
+            continue
+        reports.append(build(spec, only=wanted, reporter=progress))
+    emit(_data(reports), output=output)
+    if not output.is_json:
+        _print_reports(reports, quiet=quiet)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _data(reports: list[Any]) -> dict[str, Any]:
+    models = [model for report in reports for model in report.as_dict()["models"]]
+    repositories = sorted({str(report.repository) for report in reports})
+    return {"ok": all(report.ok for report in reports), "repositories": repositories, "models": models}
+
+
+def _plan_text(steps: list[Any]) -> str:
+    lines = []
+    model = None
+    for step in steps:
+        if step.model != model:
+            model = step.model
+            lines.append(f"{model}")
+        lines.append(f"  {step.stage:<10} {step.what}")
+    return "\n".join(lines)
+
+
+def _print_reports(reports: list[Any], *, quiet: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "status", "version", "size", "max abs error", "accuracy", "mean batch", "seconds"):
+        table.add_column(heading, justify="left" if heading in ("model", "status") else "right")
+    for result in (result for report in reports for result in report.models):
+        table.add_row(*_row(result))
+    Console(highlight=False, soft_wrap=True).print(table)
+    for report in reports:
+        for result in report.models:
+            if not quiet:
+                for note in result.notes:
+                    warn(f"{result.model}: {note}")
+            if result.error is not None:
+                typer.echo(f"\n{result.model} failed at {result.stage}: {result.error}", err=True)
+
+
+def _row(result: Any) -> list[str]:
+    if result.status == "failed":
+        return [result.model, f"failed at {result.stage}", "", "", "", "", "", f"{result.seconds:.1f}"]
+    accuracy = "" if result.accuracy is None else f"{result.accuracy:.4g}"
+    if result.accuracy is not None and result.accuracy != result.accuracy_reference:
+        accuracy += f" ({result.accuracy - result.accuracy_reference:+.2g})"
+    return [
+        result.model,
+        result.status,
+        str(result.version),
+        f"{result.size_bytes / 1e6:.2f} MB",
+        f"{result.max_abs:.2g}",
+        accuracy,
+        f"{result.mean_batch:.1f}",
+        f"{result.seconds:.1f}",
+    ]
+
+
+def main() -> None:
+    """Entry point of ``build-repo``."""
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

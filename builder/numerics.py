@@ -148,9 +148,9 @@ def _compare_float(name: str, reference: Array, got: Array, tolerance: Tolerance
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Cosine of two arrays of one size, flattened; 1.0 when both are all zero, 0.0 when one is."""
+    """Cosine of two arrays of one size, flattened; 1.0 when they are equal, 0.0 when one is all zero."""
     a, b = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
+    if np.array_equal(a, b):
+        return 1.0
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if norms == 0.0:
-        return 1.0 if np.array_equal(a, b) else 0.0
-    return float(np.dot(a, b) / norms)
+    return float(np.dot(a, b) / norms) if norms else 0.0

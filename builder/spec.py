@@ -252,6 +252,12 @@ class ModelSpec(_Strict):
     def _check_tensors(self) -> None:
         declared = self.declared
         tensors = declared.inputs + declared.outputs
+        unsupported = [tensor for tensor in tensors if tensor.dtype.numpy is None]
+        if unsupported:
+            raise ValueError(
+                f"{unsupported[0].name!r} is {unsupported[0].dtype.name}, which clients have no arrays for: "
+                "take float32 at the border and cast inside the module"
+            )
         both = sorted(set(self.inputs) & set(self.outputs))
         if both:
             raise ValueError(f"{both[0]!r} is an input and an output: give one of them another name")

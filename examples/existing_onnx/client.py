@@ -12,6 +12,7 @@ import numpy as np
 from data import features, files, labels
 
 from serving import Client
+from serving.errors import TritonRepoError
 
 BATCH = 32
 
@@ -56,4 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TritonRepoError as error:  # no server, no such model: the message says what to do
+        sys.exit(f"error: {error}")

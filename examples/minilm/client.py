@@ -11,6 +11,7 @@ import numpy as np
 from data import sentences, tokenize
 
 from serving import Client
+from serving.errors import TritonRepoError
 
 QUERIES = (
     "I can't sign in, my password is wrong",
@@ -61,4 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except TritonRepoError as error:  # no server, no such model: the message says what to do
+        sys.exit(f"error: {error}")

@@ -1,0 +1,102 @@
+"""Serve the examples, let each one's client ask over HTTP and gRPC, then measure: the second half of ``make demo``.
+
+The first half is ``build-repo examples/*/models.yaml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from serving import Server
+from serving.errors import TritonRepoError
+
+HERE = Path(__file__).parent
+# Folder -> the model that its models.yaml names.
+EXAMPLES = {"digits": "digits", "minilm": "minilm", "efficientnet": "efficientnet", "existing_onnx": "magika"}
+CLIENT_TIMEOUT_S = 120
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class DemoError(Exception):
+    """A step of the demo did not do what it should."""
+
+
+def check_built(repository: Path) -> None:
+    """Say what is missing before a server is started for nothing."""
+    missing = [model for model in EXAMPLES.values() if not (repository / model / "config.pbtxt").is_file()]
+    if missing:
+        raise DemoError(f"{', '.join(missing)} not in {repository}; build first: build-repo examples/*/models.yaml")
+
+
+def call(example: str, server: Server) -> None:
+    """Run an example's client as a user would, its output passed through."""
+    command = [sys.executable, str(HERE / example / "client.py"), "--http", server.http_url, "--grpc", server.grpc_url]
+    heading(f"python examples/{example}/client.py")
+    status = subprocess.run(command, timeout=CLIENT_TIMEOUT_S, check=False).returncode
+    if status != 0:
+        raise DemoError(f"the client of {example} ended with exit status {status}; its message is above")
+
+
+def bench(server: Server, *, short: bool) -> None:
+    """Drive the server with perf_analyzer and print the table."""
+    command = [sys.executable, "-m", "perf.cli", "--url", server.http_url, *(["--quick"] if short else [])]
+    heading("bench-repo")
+    status = subprocess.run(command, check=False).returncode
+    if status != 0:
+        raise DemoError(f"bench-repo ended with exit status {status}; its message is above")
+
+
+def heading(text: str) -> None:
+    """A rule across the terminal with the command that comes next."""
+    console.print()
+    console.rule(f"[bold]{text}[/bold]", align="left")
+    sys.stdout.flush()
+
+
+def run(repository: Path, *, short: bool) -> None:
+    """The whole demo.
+
+    Raises:
+        DemoError: a step failed.
+        TritonRepoError: no server could be started.
+    """
+    check_built(repository)
+    started = time.monotonic()
+    with Server(repository, model_control_mode="explicit", load=list(EXAMPLES.values())) as server:
+        ready_s = time.monotonic() - started
+        console.print(
+            f"{len(EXAMPLES)} models served on {server.http_url} (HTTP) and {server.grpc_url} (gRPC), ", end=""
+        )
+        console.print(f"ready after {ready_s:.1f} s")
+        for example in EXAMPLES:
+            call(example, server)
+        bench(server, short=short)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Arguments to exit status: 0 when every step worked, 1 when one did not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="measure for seconds only, as in continuous integration")
+    parser.add_argument("--repository", type=Path, default=HERE.parent / "model_repository", help="what to serve")
+    args = parser.parse_args(argv)
+    try:
+        run(args.repository, short=args.short)
+    except (DemoError, TritonRepoError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except subprocess.TimeoutExpired as error:
+        print(f"error: {' '.join(map(str, error.cmd))} took longer than {error.timeout:.0f} s", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,16 +14,13 @@ EXTERNAL_DATA_ABOVE_BYTES = 2_000_000_000
 """A protobuf message ends at 2 GiB; above this, weights go to a file of their own beside the graph."""
 
 
-def finish(
-    model: Any, interface: Interface, to: Path, *, external_above_bytes: int = EXTERNAL_DATA_ABOVE_BYTES
-) -> None:
+def finish(model: Any, interface: Interface, to: Path) -> None:
     """Rename, strip and save an ``onnx_ir.Model``.
 
     Args:
         model: what the exporter made; changed in place.
         interface: the names its inputs and outputs get, in order.
-        to: the ``.onnx`` file.
-        external_above_bytes: size of all weights from which on they are saved as external data.
+        to: the ``.onnx`` file; weights above :data:`EXTERNAL_DATA_ABOVE_BYTES` go to ``<to>.data``.
     """
     import onnx_ir
 
@@ -32,7 +29,7 @@ def finish(
     _rename(graph, interface)
     _strip(model)
     weights = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
-    if sum(tensor.nbytes for tensor in weights) > external_above_bytes:
+    if sum(tensor.nbytes for tensor in weights) > EXTERNAL_DATA_ABOVE_BYTES:
         onnx_ir.save(model, to, external_data=to.name + EXTERNAL_DATA_SUFFIX)
     else:
         onnx_ir.save(model, to)

@@ -1,0 +1,59 @@
+# `make demo` and `make test` each work alone on a fresh machine: they make .venv and install what they need.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python between 3.10 and 3.13 that really runs (a pyenv shim may not).
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+JOBS ?= 2
+EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/efficientnet/models.yaml \
+	examples/existing_onnx/models.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-short test lint types unit compose-test bench wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on PATH"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[torch,serve,perf,examples,dev]'
+	@touch $@
+
+install: $(VENV)/installed ## create .venv with everything
+
+demo: install ## build the examples, serve them, call them, benchmark them
+	$(BIN)/build-repo $(EXAMPLES)
+	$(BIN)/python examples/demo.py
+
+demo-short: install ## the same in little time, for CI
+	$(BIN)/build-repo $(EXAMPLES)
+	$(BIN)/python examples/demo.py --short
+
+test: install lint types unit ## lint, types and tests
+
+lint: install ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy --strict on the packages
+	$(BIN)/mypy
+
+unit: install ## the tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
+
+compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)
+	bash tests/compose/run.sh
+
+bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
+	$(BIN)/python benchmarks/serving.py
+
+wheel: install ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## remove .venv and what was built
+	rm -rf $(VENV) .build dist
+	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

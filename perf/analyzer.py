@@ -1,0 +1,162 @@
+"""Runs perf_analyzer: arguments as a list -> a process of its own -> raw files. Reads nothing but its failures.
+
+perf_analyzer throws a measurement away (exit status 2, no files) when its windows disagree. So it is given a stability
+limit that always holds and exactly :data:`WINDOWS` windows: it takes a known time, always leaves its files, and whether
+the windows agree is judged from them (see ``stability.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from perf.binary import Binary
+from perf.errors import AnalyzerError
+from perf.failures import explain
+
+WINDOWS = 3
+"""How many windows perf_analyzer compares; its figures are over these three together."""
+
+WINDOW_STRETCH = 1.2
+"""perf_analyzer measures this much longer than the interval it is given."""
+
+CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "inputs.json"
+STDOUT, STDERR = "stdout.txt", "stderr.txt"
+_ANY_SPREAD_PERCENT = 1_000_000
+_GRACE_S = 3.0
+_READ_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run of perf_analyzer.
+
+    Attributes:
+        address: ``host:port`` of the protocol that is used.
+        window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
+        windows: :data:`WINDOWS` for a measurement; 1 for a warm-up, after which perf_analyzer finds its result
+            unstable and leaves no files.
+        export: write every request's timestamps (and, unasked, tensors) to :data:`EXPORT`.
+    """
+
+    model: str
+    address: str
+    protocol: Literal["http", "grpc"]
+    concurrency: int
+    batch_size: int
+    shared_memory: Literal["none", "system"]
+    window_s: float
+    windows: int = WINDOWS
+    export: bool = True
+
+    @property
+    def is_warm_up(self) -> bool:
+        """True when no result is expected."""
+        return self.windows < WINDOWS
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run left: the command, the folder with its files, and what it printed."""
+
+    command: tuple[str, ...]
+    folder: Path
+    stdout: str
+    stderr: str
+    duration_s: float
+
+
+def command_for(binary: Binary, load: Load) -> list[str]:
+    """The arguments; files are named relative to the folder it runs in, where :data:`INPUTS` must lie."""
+    command = [str(binary.path), "-m", load.model, "-u", load.address, "-i", load.protocol, "--service-kind", "triton"]
+    command += ["-b", str(load.batch_size), "--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
+    command += ["--measurement-mode", "time_windows"]
+    command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
+    command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT), "--max-trials", str(load.windows)]
+    command += ["--shared-memory", load.shared_memory, "--input-data", INPUTS, "-v"]
+    if not load.is_warm_up:
+        command += ["-f", CSV]
+    if load.export and not load.is_warm_up:
+        command += ["--profile-export-file", EXPORT]
+    return command
+
+
+def analyze(binary: Binary, load: Load, folder: Path, *, timeout_s: float) -> Output:
+    """Run perf_analyzer in ``folder`` and wait for it; it is ended with everything it started, however we leave.
+
+    Raises:
+        AnalyzerError, ServerUnavailableError: it gave no measurement, with the reason and what to do.
+    """
+    command = command_for(binary, load)
+    started_s = time.monotonic()
+    timed_out = False
+    try:
+        with (folder / STDOUT).open("wb") as stdout, (folder / STDERR).open("wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=binary.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,  # a group of its own: ended as a whole, and not by the terminal's Ctrl-C
+            )
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+            finally:
+                _end(process)
+    except OSError as exc:
+        raise AnalyzerError(
+            "perf_analyzer cannot be started", where=str(exc.filename or folder), got=exc.strerror or str(exc)
+        ) from exc
+    output = Output(
+        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s
+    )
+    expected = [] if load.is_warm_up else [CSV, EXPORT] if load.export else [CSV]
+    complete = all((folder / name).is_file() for name in expected)
+    if load.is_warm_up:
+        # One window is never stable in its eyes: that is how a warm-up ends well.
+        complete = "Failed to obtain stable measurement" in output.stderr and "Pass [1]" in output.stdout
+    if timed_out or not complete or (process.returncode != 0 and not load.is_warm_up):
+        raise explain(load, output.stdout, output.stderr, process.returncode, timeout_s if timed_out else None)
+    return output
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to stop (it then gives its shared memory back), and after a moment make it."""
+    try:
+        if process.poll() is None:
+            _signal(process, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _text(path: Path) -> str:
+    """What was printed; repeated lines once, since some types are warned of at every request."""
+    with path.open("rb") as handle:
+        head = handle.read(_READ_BYTES)
+        size = path.stat().st_size
+        if size > 2 * _READ_BYTES:
+            handle.seek(size - _READ_BYTES)
+        data = head + handle.read()
+    lines = data.decode("utf-8", errors="replace").splitlines()
+    unique = [line for number, line in enumerate(lines) if number == 0 or line != lines[number - 1]]
+    text = "\n".join(unique)
+    path.write_text(text + "\n" if text else "")
+    return text

@@ -1,0 +1,188 @@
+"""What a measurement is: typed, with units in the names, and written as one versioned JSON document.
+
+Times are microseconds (``_us``) or seconds (``_s``); rates are per second. A number that could not be had is None,
+never zero.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA: Literal["triton-repo/bench"] = "triton-repo/bench"
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Doubt(_Data):
+    """A reason to trust a number less; part of the result, so that it travels with the number.
+
+    Attributes:
+        code: stable, for programs: ``unstable``, ``few_requests``, ``other_traffic``, ``failed_requests``,
+            ``client_behind``, ``cache_hits``, ``coarse_percentiles``, ``busy_machine``, ``cpu_steal``.
+        message: for people, with the numbers.
+    """
+
+    code: str
+    message: str
+
+
+class Latency(_Data):
+    """Request latencies as the client saw them, microseconds.
+
+    Attributes:
+        requests: how many requests the percentiles rest on.
+        source: ``requests``: computed here from the timestamps of every request; ``perf_analyzer``: its own figures,
+            whole microseconds (see ``coarse_percentiles``).
+    """
+
+    requests: int
+    mean_us: float
+    p50_us: float
+    p90_us: float
+    p95_us: float
+    p99_us: float
+    min_us: float | None = None
+    max_us: float | None = None
+    source: Literal["requests", "perf_analyzer"] = "requests"
+
+
+class Window(_Data):
+    """One of the windows a point is made of; their agreement says whether it was stable."""
+
+    duration_s: float
+    requests: int
+    inferences_per_s: float
+    mean_us: float | None
+
+
+class ServerSide(_Data):
+    """What the server's own statistics say of one model over one run of perf_analyzer (means per request).
+
+    Attributes:
+        requests: answered with success; ``failures`` with an error.
+        inferences: samples; ``executions``: batches the backend ran. ``mean_batch`` is their ratio.
+        queue_us: waiting for an instance (and for the batch to fill).
+    """
+
+    model: str
+    version: str
+    requests: int
+    failures: int
+    inferences: int
+    executions: int
+    mean_batch: float | None
+    queue_us: float | None
+    compute_input_us: float | None
+    compute_infer_us: float | None
+    compute_output_us: float | None
+    cache_hits: int = 0
+
+    @property
+    def compute_us(self) -> float | None:
+        """Input, inference and output together."""
+        parts = (self.compute_input_us, self.compute_infer_us, self.compute_output_us)
+        return None if any(part is None for part in parts) else sum(part for part in parts if part is not None)
+
+
+class Point(_Data):
+    """One model at one concurrency.
+
+    Attributes:
+        inferences_per_s: samples answered per second (requests per second times ``batch_size``).
+        duration_s: length of the windows together.
+        server: the model's own statistics; ``steps``: those of an ensemble's models.
+        error: why there is no measurement (then the figures are None).
+        command: the arguments perf_analyzer was run with.
+        raw: folder with its files, relative to the result; None when they were not kept.
+    """
+
+    model: str
+    version: str
+    concurrency: int
+    batch_size: int
+    inferences_per_s: float | None = None
+    duration_s: float | None = None
+    latency: Latency | None = None
+    windows: tuple[Window, ...] = ()
+    server: ServerSide | None = None
+    steps: tuple[ServerSide, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    error: dict[str, Any] | None = None
+    command: tuple[str, ...] = ()
+    raw: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when it was measured."""
+        return self.error is None
+
+
+class ModelRun(_Data):
+    """What one model was asked, and what came of it.
+
+    Attributes:
+        inputs: where the request data came from, in words.
+        error: why the model could not be measured at all.
+    """
+
+    model: str
+    version: str = ""
+    inputs: str = ""
+    points: tuple[Point, ...] = ()
+    error: dict[str, Any] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when every point was measured."""
+        return self.error is None and all(point.ok for point in self.points)
+
+
+class Tool(_Data):
+    """The perf_analyzer that measured."""
+
+    path: str
+    version: str
+    origin: str
+
+
+class BenchResult(_Data):
+    """A whole run: numbers, doubts, and all it takes to judge or repeat them.
+
+    Attributes:
+        workload: what was asked, after defaults.
+        server: name, version, kind (``url``, ``local``, ``embedded``) and address of the server.
+        machine: facts of the machine the client ran on (with ``local`` and ``embedded``, the server's too).
+        doubts: those that concern every point.
+        folder: where the files of this run were kept; not written to the file itself.
+    """
+
+    schema_name: Literal["triton-repo/bench"] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = SCHEMA_VERSION
+    started_at: datetime
+    duration_s: float
+    workload: dict[str, Any]
+    tool: Tool
+    server: dict[str, str]
+    machine: dict[str, Any]
+    models: tuple[ModelRun, ...]
+    doubts: tuple[Doubt, ...] = ()
+    folder: Path | None = Field(default=None, exclude=True)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """All points, in the order they were measured."""
+        return tuple(point for run in self.models for point in run.points)
+
+    @property
+    def ok(self) -> bool:
+        """True when everything that was asked was measured."""
+        return bool(self.models) and all(run.ok for run in self.models)

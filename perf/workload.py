@@ -1,0 +1,280 @@
+"""What to measure: from flags, a small YAML file, or both (flags win). All problems are reported at once.
+
+```yaml
+repository: model_repository      # or url: 127.0.0.1:8000
+models: [digits]                  # default: every model that is ready
+concurrency: [1, 4, 16]
+batch_size: 1
+protocol: http                    # or grpc
+shared_memory: none               # or system
+seconds: 6                        # per point
+shapes: {ids: [16]}               # for inputs with a dynamic dimension, without the batch dimension
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perf.errors import Problem, WorkloadError
+
+KeyPath = tuple[str | int, ...]
+Positive = Annotated[int, Field(ge=1)]
+DEFAULT_REPOSITORY = Path("model_repository")
+_FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
+_URL = re.compile(r"(?:(http|grpc)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
+
+
+class Workload(BaseModel):
+    """What to measure.
+
+    Attributes:
+        repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
+        url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``.
+        models: which models; empty means every model that is ready.
+        concurrency: how many requests are under way at once; one point is measured for each.
+        batch_size: samples in each request.
+        protocol: what requests go over.
+        shared_memory: ``system`` hands tensors over in shared memory (same machine only).
+        seconds: how long one point is measured, warm-up not counted.
+        stability_percentage: by how much the windows may differ before the point is called unstable.
+        shapes: of inputs with dynamic dimensions, by input name, without the batch dimension; wins over golden data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
+
+    repository: Path | None = None
+    url: str | None = None
+    models: tuple[str, ...] = ()
+    concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1, 4, 16), min_length=1)
+    batch_size: Positive = 1
+    protocol: Literal["http", "grpc"] = "http"
+    shared_memory: Literal["none", "system"] = "none"
+    seconds: Annotated[float, Field(ge=0.3, le=3600)] = 6.0
+    stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
+    shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        filled = dict(data)
+        for name in ("models", "concurrency"):  # one name, or one number, needs no list
+            if isinstance(filled.get(name), (str, int)) and not isinstance(filled[name], bool):
+                filled[name] = (filled[name],)
+        url = filled.get("url")
+        if isinstance(url, str) and (match := _URL.fullmatch(url)) and match[1]:
+            filled.setdefault("protocol", match[1])
+        return filled
+
+    @property
+    def address(self) -> str | None:
+        """``host:port`` of the running server, None when one is to be started."""
+        match = _URL.fullmatch(self.url) if self.url else None
+        return f"{match[2]}:{match[3]}" if match else None
+
+
+def load_workload(
+    path: Path | None = None, flags: Mapping[str, Any] | None = None, *, flag_prefix: str = "--"
+) -> Workload:
+    """A workload from a file, from flags, or from both.
+
+    Args:
+        path: YAML file; its paths are relative to it.
+        flags: values by key of :class:`Workload`; None means not given. They win over the file's.
+        flag_prefix: how messages spell a flag: ``--batch-size``, or with an empty prefix ``batch_size``.
+
+    Raises:
+        WorkloadError: with every problem that was found, each with its line or its flag.
+    """
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    document = _Document(path) if path is not None else None
+    data = dict(document.data) if document is not None else {}
+    if document is not None and isinstance(data.get("repository"), str) and path is not None:
+        data["repository"] = path.parent / data["repository"]
+    data |= given
+    if data.get("repository") is None and data.get("url") is None and DEFAULT_REPOSITORY.is_dir():
+        data["repository"] = DEFAULT_REPOSITORY
+
+    def where(loc: KeyPath) -> str:
+        if loc and loc[0] in given:
+            return (
+                f"{flag_prefix}{_FLAGS.get(str(loc[0]), str(loc[0])).replace('_', '-')}" if flag_prefix else _spell(loc)
+            )
+        return document.where(loc) if document is not None else _spell(loc)
+
+    problems = list(document.problems) if document is not None else []
+    workload: Workload | None = None
+    try:
+        workload = Workload.model_validate(data)
+    except ValidationError as exc:
+        problems += [_problem(error, where) for error in exc.errors()]
+    problems += _checks(data, where)
+    if problems or workload is None:
+        raise WorkloadError(problems)
+    return workload
+
+
+def workload_from(**values: Any) -> Workload:
+    """A workload from Python values, with the same checks and messages as :func:`load_workload`."""
+    return load_workload(None, values, flag_prefix="")
+
+
+def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
+    """What a single field cannot know, looked at in whatever was given, even beside fields that are wrong."""
+    problems = []
+    repository, url = data.get("repository"), data.get("url")
+    if repository is None and url is None:
+        problems.append(
+            Problem(
+                "nothing to measure",
+                expected="a model repository to serve, or the address of a running server",
+                got=f"neither, and no folder {DEFAULT_REPOSITORY} here",
+                fix="bench-repo --repository DIR, or bench-repo --url 127.0.0.1:8000",
+            )
+        )
+    if isinstance(repository, (str, Path)) and not Path(repository).is_dir():
+        problems.append(
+            Problem(
+                "no such model repository",
+                where=where(("repository",)),
+                expected="a folder with one folder per model",
+                got=f"{repository} is a file" if Path(repository).exists() else f"nothing at {repository}",
+                fix="build one with build-repo, or name another with --repository",
+            )
+        )
+    if isinstance(url, str):
+        match = _URL.fullmatch(url)
+        if match is None or not 0 < int(match[3]) < 65536:
+            example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000"
+            fix = (
+                "encrypted connections are not supported: measure beside the server" if url.startswith("https") else ""
+            )
+            problems.append(
+                Problem("not a server's address", where=where(("url",)), expected=example, got=url, fix=fix)
+            )
+        elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1]:
+            problems.append(
+                Problem(
+                    "the address and the protocol contradict each other",
+                    where=f"{where(('url',))} and {where(('protocol',))}",
+                    got=f"{url} and {data['protocol']}",
+                    fix="leave the protocol out: the address says it",
+                )
+            )
+    return problems
+
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "a string",
+    "dict_type": "a mapping (name: value)",
+    "tuple_type": "a list",
+    "path_type": "a path",
+    "model_type": "a mapping (key: value)",
+}
+
+
+def _problem(error: Any, where: Any) -> Problem:
+    """One of pydantic's errors in our words."""
+    loc: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+    name, kind, got = str(loc[0]) if loc else "the workload", error["type"], repr(error.get("input"))
+    context = error.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = list(Workload.model_fields)
+        close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+        fix = f"did you mean {close[0]}?" if close else "remove it"
+        return Problem(f"unknown key {name}", where=where(loc), expected=", ".join(allowed), fix=fix)
+    if kind == "literal_error":
+        allowed_values = get_args(Workload.model_fields[name].annotation)
+        close = difflib.get_close_matches(str(error.get("input")), allowed_values, n=1)
+        fix = f"did you mean {close[0]}?" if close else ""
+        return Problem(
+            f"{name} has no such value", where=where(loc), expected=" or ".join(allowed_values), got=got, fix=fix
+        )
+    bounds = {
+        "greater_than_equal": ("ge", "at least"),
+        "less_than_equal": ("le", "at most"),
+        "greater_than": ("gt", "more than"),
+    }
+    if kind in bounds:
+        key, words = bounds[kind]
+        return Problem(f"{name} is out of range", where=where(loc), expected=f"{words} {context[key]}", got=got)
+    if kind == "too_short":
+        return Problem(f"{name} is empty", where=where(loc), expected="at least one value", got=got)
+    if kind in _KINDS:
+        return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
+    return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)
+
+
+def _spell(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class _Document:
+    """A YAML file as plain data that knows the line of each key; keys given twice are problems."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[Problem] = []
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+            fix = "bench-repo WORKLOAD.yaml, or flags only: bench-repo --repository DIR"
+            raise WorkloadError([Problem("the workload cannot be read", where=str(path), got=reason, fix=fix)]) from exc
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark else ""
+            got = str(getattr(exc, "problem", None) or exc)
+            raise WorkloadError([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+            problem = Problem("not a workload", where=str(path), expected="a mapping (key: value)", got=got)
+            raise WorkloadError([problem])
+        self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
+
+    def where(self, path: KeyPath) -> str:
+        """``file:line, key`` of the nearest key that has a line."""
+        probe = path
+        while probe and probe not in self.lines:
+            probe = probe[:-1]
+        line = f":{self.lines[probe]}" if probe in self.lines else ""
+        return f"{self.path}{line}" + (f", {_spell(path)}" if path else "")
+
+    def _plain(self, node: yaml.Node, path: KeyPath) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                below = (*path, str(key_node.value))
+                line = key_node.start_mark.line + 1
+                if below in self.lines:
+                    got = f"first on line {self.lines[below]}, again on line {line}"
+                    self.problems.append(
+                        Problem(
+                            f"key {_spell(below)} is here twice", where=f"{self.path}:{line}", got=got, fix="keep one"
+                        )
+                    )
+                    continue
+                self.lines[below] = line
+                result[str(key_node.value)] = self._plain(value_node, below)
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+        return yaml.constructor.SafeConstructor().construct_object(node)

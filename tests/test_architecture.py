@@ -1,0 +1,71 @@
+"""The rooms: who may import whom, and what must not be imported to import us."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {"serving": {"serving"}, "perf": {"perf", "serving"}, "builder": {"builder", "perf", "serving"}}
+HEAVY = ("torch", "onnx", "onnxruntime", "tritonclient", "tensorrt", "transformers", "onnx_ir", "onnxscript", "rich")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_run_one_way(package):
+    files = [path for path in (ROOT / package).rglob("*.py") if "backends" not in path.parts]
+    assert files
+    for path in files:
+        ours = set(_imports(path)) & {"serving", "perf", "builder", "tests", "examples", "benchmarks"}
+        assert ours <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
+
+
+def test_stages_of_the_builder_do_not_know_each_other():
+    stages = {"sources", "export", "config", "verify", "publish"}
+    shared = {"verify": {"config"}}  # the contract rung reads config.pbtxt back with the config room's parser
+    for stage in stages:
+        place = ROOT / "builder" / stage
+        files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+        for path in files:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("builder."):
+                    other = node.module.split(".")[1]
+                    allowed = other not in stages - {stage} or other in shared.get(stage, set())
+                    assert allowed, f"{path.relative_to(ROOT)} imports the stage builder.{other}"
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_importing_a_package_imports_nothing_heavy(package):
+    code = f"import {package}, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["builder.cli", "serving.cli", "perf.cli"])
+def test_help_imports_none_of_the_frameworks(command):
+    code = (
+        f"import sys, {command} as cli\n"
+        "from serving.terminal import run\n"
+        "run(cli.app, ['--help'])\n"
+        "print('HEAVY', [n for n in ('torch', 'onnx', 'onnxruntime', 'tritonclient', 'tensorrt') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip().endswith("HEAVY []")
+
+
+def test_only_the_commands_print():
+    for package in ALLOWED:
+        for path in (ROOT / package).rglob("*.py"):
+            if path.name in ("cli.py", "terminal.py"):
+                continue
+            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path

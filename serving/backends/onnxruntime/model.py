@@ -96,6 +96,7 @@ def build_batcher(config: dict[str, Any], model: signature.Signature, session: A
         scalar_outputs={
             name: signature.config_dims(io) for name, io in configured.items() if not model.outputs[name].shape
         },
+        only_input=next(iter(inputs)) if len(inputs) == 1 else "",
     )
 
 

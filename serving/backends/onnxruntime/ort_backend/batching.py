@@ -1,18 +1,19 @@
 """The hot path: requests in, one run of the model, responses out.
 
-What the stub charges for is calls into it and numpy objects, so each request costs one ``inputs()``, one name and one
-``as_numpy()`` per input (a private array already, no further copy), and one ``Tensor`` and one ``InferenceResponse``.
-Outputs are handed over as contiguous slices of the batch, without a copy.
+What the stub charges for is calls into it and the objects it makes, so each request costs one ``inputs()``, one name
+and one ``as_numpy()`` per input (a private array already, no further copy); responses are reused, see :mod:`.responses`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .responses import ResponseMaker
 from .strings import decode_strings
 
 Array = npt.NDArray[Any]
@@ -35,6 +36,7 @@ class Batcher:
         string_inputs: inputs that arrive as bytes and leave as text.
         scalar_inputs: inputs whose single element ONNX wants without dimensions.
         scalar_outputs: for outputs without dimensions, the shape that the configuration promises.
+        only_input: the name of the input where the model has one: then requests need not be asked for it.
     """
 
     def __init__(
@@ -47,10 +49,9 @@ class Batcher:
         string_inputs: frozenset[str] = frozenset(),
         scalar_inputs: frozenset[str] = frozenset(),
         scalar_outputs: Mapping[str, tuple[int, ...]] | None = None,
+        only_input: str = "",
     ) -> None:
-        self._tensor = utils.Tensor
-        self._response = utils.InferenceResponse
-        self._error = utils.TritonError
+        self._utils = utils
         self._run = run
         self._outputs = list(outputs)
         self._batched = batched
@@ -58,9 +59,12 @@ class Batcher:
         self._scalar_inputs = scalar_inputs
         self._scalar_outputs = dict(scalar_outputs or {})
         self._special = bool(string_inputs or scalar_inputs)
+        self._only_input = only_input
+        self._responses = ResponseMaker(utils, outputs)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order; never raises for a single request's sake."""
+        self._responses.begin()
         if len(requests) == 1 or not self._batched:
             return [self._alone(request) for request in requests]
         try:
@@ -71,15 +75,14 @@ class Batcher:
     def _alone(self, request: Any) -> Any:
         try:
             feed = self._feed(request)
-            return self._answer(request, self._run_one(feed))
+            outputs = self._run(self._outputs, feed)
+            if self._batched:
+                self._check_rows(outputs, len(next(iter(feed.values()))))
+            if self._scalar_outputs:
+                outputs = self._shaped(outputs)
+            return self._responses.one(outputs)
         except Exception as error:
-            return self._response([], self._error(_message(error)))
-
-    def _run_one(self, feed: Feed) -> list[Array]:
-        outputs = self._run(self._outputs, feed)
-        if self._batched:
-            self._check_rows(outputs, len(next(iter(feed.values()))))
-        return outputs
+            return self._utils.InferenceResponse([], self._utils.TritonError(_message(error)))
 
     def _feed(self, request: Any) -> Feed:
         feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -90,42 +93,39 @@ class Batcher:
                 feed[name] = feed[name].reshape(())
         return feed
 
-    def _answer(self, request: Any, outputs: Sequence[Array]) -> Any:
-        tensor = self._tensor
-        names = self._outputs
-        if len(names) == 1 and not self._scalar_outputs:
-            return self._response([tensor(names[0], outputs[0])])
-        wanted = request.requested_output_names()
-        tensors = []
-        for name, output in zip(names, outputs):  # noqa: B905 (equal by construction, and this is the hot path)
-            if name in wanted:
-                shape = self._scalar_outputs.get(name)
-                tensors.append(tensor(name, output if shape is None else output.reshape(shape)))
-        return self._response(tensors)
+    def _shaped(self, outputs: Sequence[Array]) -> list[Array]:
+        """Outputs without dimensions in the shape that the configuration promises for them."""
+        shapes = self._scalar_outputs
+        named = zip(self._outputs, outputs, strict=True)
+        return [output.reshape(shapes[name]) if name in shapes else output for name, output in named]
 
     def _together(self, requests: Sequence[Any]) -> list[Any]:
         """All requests in one run. Raises when they do not fit together or the run fails."""
-        columns: dict[str, list[Array]] = {}
-        for request in requests:
-            for tensor in request.inputs():
-                columns.setdefault(tensor.name(), []).append(tensor.as_numpy())
-        feed = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+        columns: dict[str, list[Array]]
+        if self._only_input:
+            columns = {self._only_input: [request.inputs()[0].as_numpy() for request in requests]}
+        else:
+            columns = {}
+            for request in requests:
+                for tensor in request.inputs():
+                    columns.setdefault(tensor.name(), []).append(tensor.as_numpy())
         first = next(iter(columns.values()))
         rows = [len(array) for array in first]
         total = sum(rows)
+        feed = {name: np.concatenate(arrays) for name, arrays in columns.items()}
         if len(first) != len(requests) or any(len(array) != total for array in feed.values()):
             raise RequestError("the requests of this batch do not have the same inputs")
         for name in self._string_inputs & feed.keys():
             feed[name] = decode_strings(name, feed[name])
         outputs = self._run(self._outputs, feed)
         self._check_rows(outputs, total)
-        responses = []
-        start = 0
-        for request, count in zip(requests, rows):  # noqa: B905 (the hot path)
-            stop = start + count
-            responses.append(self._answer(request, [output[start:stop] for output in outputs]))
-            start = stop
-        return responses
+        if rows.count(rows[0]) == len(rows):
+            return self._responses.many(outputs, len(rows))
+        stops = list(accumulate(rows))
+        return [
+            self._responses.one([output[stop - count : stop] for output in outputs])
+            for count, stop in zip(rows, stops, strict=True)
+        ]
 
     def _apart(self, requests: Sequence[Any]) -> list[Any]:
         """The slow way: requests of equal shapes together, and those of a failing group one by one."""

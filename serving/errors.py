@@ -7,6 +7,7 @@ the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -74,7 +75,28 @@ class ServerStartError(TritonRepoError):
 
 
 class ModelLoadError(TritonRepoError):
-    """The server refused a model; carries the server's own reason."""
+    """The server refused a model; carries the server's own reason.
+
+    Attributes:
+        failures: the server's reason by model; every model that failed, where several were to be loaded.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        got: str = "",
+        fix: str = "",
+        failures: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(what, where=where, expected=expected, got=got, fix=fix)
+        self.failures = dict(failures or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, and ``failures``."""
+        return {**super().as_dict(), "failures": self.failures}
 
 
 class InferenceError(TritonRepoError):

@@ -26,7 +26,7 @@ WINDOWS = 3
 WINDOW_STRETCH = 1.2
 """perf_analyzer measures this much longer than the interval it is given."""
 
-CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "inputs.json"
+CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
 _GRACE_S = 3.0
@@ -73,7 +73,7 @@ class Output:
 
 
 def command_for(binary: Binary, load: Load) -> list[str]:
-    """The arguments; files are named relative to the folder it runs in, where :data:`INPUTS` must lie."""
+    """The arguments; files are named relative to the folder it runs in, beside which :data:`INPUTS` must lie."""
     command = [str(binary.path), "-m", load.model, "-u", load.address, "-i", load.protocol, "--service-kind", "triton"]
     command += ["-b", str(load.batch_size), "--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
     command += ["--measurement-mode", "time_windows"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from perf.analyzer import Load
 
 NO_REQUESTS = "No valid requests recorded"
-_SAID = re.compile(r"(?:Thread \[\d+\] had error: |error: )(.+)")
+_SAID = re.compile(r"(?:Thread \[\d+\] had error: |[Ee]rror: )(.+)")
 
 
 def explain(
@@ -28,6 +28,7 @@ def explain(
         timeout_s: how long it was given, when it did not end by itself.
     """
     where = f"model {load.model} at concurrency {load.concurrency}, {load.protocol}://{load.address}"
+    stderr, _, help_text = stderr.partition("\nUsage: ")  # all of its help follows arguments it does not take
     said = _reason(stderr)
     if timeout_s is not None:
         return AnalyzerError(
@@ -35,6 +36,13 @@ def explain(
             where=where,
             got=said or "it waits for an answer that does not come",
             fix="look at the server's log: a request hangs; a slow model needs a larger --seconds",
+        )
+    if help_text:
+        return AnalyzerError(
+            "perf_analyzer does not take these arguments",
+            where=where,
+            got=said,
+            fix="this perf_analyzer may be too old: unset PERF_ANALYZER to have a tested one provided",
         )
     for pattern, make in _RULES:
         if match := re.search(pattern, stderr):

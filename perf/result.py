@@ -25,7 +25,7 @@ class Doubt(_Data):
 
     Attributes:
         code: stable, for programs: ``unstable``, ``few_requests``, ``other_traffic``, ``failed_requests``,
-            ``client_behind``, ``cache_hits``, ``coarse_percentiles``, ``busy_machine``, ``cpu_steal``.
+            ``client_behind``, ``cache_hits``, ``busy_machine``, ``cpu_steal``.
         message: for people, with the numbers.
     """
 
@@ -39,7 +39,7 @@ class Latency(_Data):
     Attributes:
         requests: how many requests the percentiles rest on.
         source: ``requests``: computed here from the timestamps of every request; ``perf_analyzer``: its own figures,
-            whole microseconds (see ``coarse_percentiles``).
+            whole microseconds, because exporting every request would have written gigabytes of tensors.
     """
 
     requests: int
@@ -56,8 +56,8 @@ class Latency(_Data):
 class Window(_Data):
     """One of the windows a point is made of; their agreement says whether it was stable."""
 
-    duration_s: float
-    requests: int
+    duration_s: float | None
+    requests: int | None
     inferences_per_s: float
     mean_us: float | None
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perf.errors import Problem, WorkloadError
 
@@ -74,6 +74,11 @@ class Workload(BaseModel):
         if isinstance(url, str) and (match := _URL.fullmatch(url)) and match[1]:
             filled.setdefault("protocol", match[1])
         return filled
+
+    @field_validator("models", "concurrency")
+    @classmethod
+    def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
 
     @property
     def address(self) -> str | None:

@@ -1,0 +1,173 @@
+"""The server under test: one that runs somewhere, or one that is started on a repository for the measurement."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perf.errors import AnalyzerError, Problem, WorkloadError
+from perf.inputs import ModelSpec, RequestData, model_spec, request_data
+from perf.parse import newest
+from perf.workload import Workload
+from serving.errors import ModelLoadError, TritonRepoError
+from serving.progress import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from serving import Client
+
+READY = "READY"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that answers.
+
+    Attributes:
+        address: ``host:port`` of the protocol that is measured.
+        facts: what is written into the result about it.
+    """
+
+    client: Client
+    address: str
+    facts: Mapping[str, str]
+
+    def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Each model's statistics now (of its newest version); models that have none are left out."""
+        entries = {model: newest(self.client.statistics(model), model) for model in models}
+        return {model: entry for model, entry in entries.items() if entry is not None}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that can be measured, with the requests it will get; or the reason why it cannot be."""
+
+    name: str
+    spec: ModelSpec | None = None
+    data: RequestData | None = None
+    error: TritonRepoError | None = None
+    problems: tuple[Problem, ...] = field(default=())
+
+
+@contextmanager
+def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[Target]:
+    """Attach to the workload's URL, or serve its repository until the block ends.
+
+    Raises:
+        ServerUnavailableError: nothing answers at the URL.
+        ServerStartError, RuntimeUnavailableError: no server could be started.
+    """
+    from serving import Client
+
+    if workload.address is not None:
+        with Client(f"{workload.protocol}://{workload.address}") as client:
+            client.wait_ready(5.0)
+            yield Target(client, workload.address, {"kind": "url", "url": f"{workload.protocol}://{workload.address}"})
+        return
+    from serving import Server, find_runtime
+
+    assert workload.repository is not None, "load_workload asks for one of the two"
+    runtime = find_runtime(reporter=reporter)
+    server = Server(
+        workload.repository,
+        runtime=runtime,
+        model_control_mode="explicit" if workload.models else "none",
+        load=_existing(workload.repository, workload.models),
+        exit_on_error=False,  # a model that does not load is reported, the others are measured
+        reporter=reporter,
+    )
+    with server:
+        address = server.http_url if workload.protocol == "http" else server.grpc_url
+        with Client(f"{workload.protocol}://{address}") as client:
+            facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
+            yield Target(client, address, facts)
+
+
+def subjects(target: Target, workload: Workload) -> list[Subject]:
+    """Every model to measure, in order, with its requests.
+
+    Raises:
+        WorkloadError: with all problems of all models that were asked for: unknown names, batches that are too large,
+            shapes that are missing or do not fit.
+    """
+    index = {str(entry["name"]): entry for entry in target.client.index()}
+    asked = list(dict.fromkeys(workload.models))
+    problems = [_unknown(name, index) for name in asked if name not in index]
+    found: list[Subject] = []
+    for name in asked or sorted(index):
+        if name in index:
+            found.append(_subject(target, workload, name, index[name]))
+    problems += [problem for subject in found for problem in subject.problems]
+    if problems:
+        raise WorkloadError(problems)
+    if not found:
+        where = target.facts["url"]
+        fix = "serve a repository that holds models: see its log"
+        raise WorkloadError([Problem("the server has no models", where=where, expected="at least one", fix=fix)])
+    unused = set(workload.shapes) - {spec.name for subject in found if subject.spec for spec in subject.spec.inputs}
+    if unused and all(subject.spec is not None for subject in found):
+        names = sorted({spec.name for subject in found if subject.spec for spec in subject.spec.inputs})
+        raise WorkloadError(
+            [
+                Problem(f"no model has an input {name}", where=f"shapes.{name}", expected=", ".join(names), got=name)
+                for name in sorted(unused)
+            ]
+        )
+    return found
+
+
+def _existing(repository: Path, models: Sequence[str]) -> list[str]:
+    """Those that are there: the server would refuse to start for the others, which are reported by name later."""
+    return [name for name in dict.fromkeys(models) if (repository / name).is_dir()]
+
+
+def _unknown(name: str, index: Mapping[str, Any]) -> Problem:
+    close = difflib.get_close_matches(name, index, n=1)
+    fix = f"did you mean {close[0]}?" if close else "leave --model out to measure all"
+    return Problem("no such model", where=name, expected=", ".join(sorted(index)) or "none is there", got=name, fix=fix)
+
+
+def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, Any]) -> Subject:
+    state = str(entry.get("state") or "UNAVAILABLE")
+    if state != READY:
+        reason = str(entry.get("reason") or state)
+        return Subject(name, error=ModelLoadError("the model is not ready", where=name, expected=READY, got=reason))
+    config = target.client.config(name)
+    statistics = target.statistics([name]).get(name)
+    spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
+    if error := _unsupported(spec, config):
+        return Subject(name, spec, error=error)
+    if workload.batch_size > max(1, spec.max_batch_size):
+        return Subject(name, spec, problems=(_too_large_batch(spec, workload.batch_size),))
+    try:
+        data = request_data(
+            spec, repository=workload.repository, shapes=workload.shapes, batch_size=workload.batch_size
+        )
+    except WorkloadError as error:
+        return Subject(name, spec, problems=error.problems)
+    return Subject(name, spec, data)
+
+
+def _unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:
+    kind = "decoupled" if spec.decoupled else "stateful (sequence batching)" if config.get("sequence_batching") else ""
+    if not kind:
+        return None
+    return AnalyzerError(
+        f"{kind} models are not measured",
+        where=spec.name,
+        expected="one answer to each request, requests that do not depend on each other",
+        fix="use perf_analyzer itself: --streaming, --sequence-length",
+    )
+
+
+def _too_large_batch(spec: ModelSpec, batch_size: int) -> Problem:
+    return Problem(
+        "the batch size is larger than the model takes",
+        where=f"model {spec.name}",
+        expected=f"at most {spec.max_batch_size} (max_batch_size)" if spec.max_batch_size else "1: it does not batch",
+        got=str(batch_size),
+        fix=f"--batch-size {max(1, spec.max_batch_size)}",
+    )

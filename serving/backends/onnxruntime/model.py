@@ -16,9 +16,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 if TYPE_CHECKING:
-    from serving.backends.onnxruntime.ort_backend import batching, sessions, settings, signature
+    from serving.backends.onnxruntime.ort_backend import batching, bfloat16, sessions, settings, signature
 else:
-    from ort_backend import batching, sessions, settings, signature
+    from ort_backend import batching, bfloat16, sessions, settings, signature
 
 
 class TritonPythonModel:
@@ -77,26 +77,27 @@ class TritonPythonModel:
 
 
 def build_batcher(config: dict[str, Any], model: signature.Signature, session: Any, options: Any) -> batching.Batcher:
-    """The hot path for a loaded model. ``session._sess`` spares the checks that Triton has already made."""
-    native = session._sess
-
-    def run(names: Sequence[str], feed: dict[str, Any]) -> list[Any]:
-        outputs: list[Any] = native.run(names, feed, options)
-        return outputs
-
+    """The hot path for a loaded model."""
     inputs = {**model.optional, **model.inputs}
     configured = {io["name"]: io for io in config.get("output") or ()}
+    outputs = {name: model.outputs[name] for name in configured}
+    bfloat16_inputs = signature.names_of_type(inputs, "TYPE_BF16")
+    bfloat16_outputs = signature.names_of_type(outputs, "TYPE_BF16")
+    if bfloat16_inputs or bfloat16_outputs:
+        run = bfloat16.runner(session, options, bfloat16_inputs, bfloat16_outputs)
+    else:
+        run = sessions.runner(session, options)
     return batching.Batcher(
         pb_utils,
         run,
         list(configured),
         batched=int(config.get("max_batch_size", 0)) > 0,
-        string_inputs=frozenset(name for name, info in inputs.items() if info.type == "TYPE_STRING"),
+        string_inputs=signature.names_of_type(inputs, "TYPE_STRING"),
         scalar_inputs=frozenset(name for name, info in inputs.items() if not info.shape),
-        scalar_outputs={
-            name: signature.config_dims(io) for name, io in configured.items() if not model.outputs[name].shape
-        },
+        scalar_outputs={name: signature.config_dims(io) for name, io in configured.items() if not outputs[name].shape},
         only_input=next(iter(inputs)) if len(inputs) == 1 else "",
+        bfloat16_inputs=bfloat16_inputs,
+        bfloat16_outputs=bfloat16_outputs,
     )
 
 

@@ -1,18 +1,20 @@
 """The hot path: requests in, one run of the model, responses out.
 
 What the stub charges for is calls into it and the objects it makes, so each request costs one ``inputs()``, one name
-and one ``as_numpy()`` per input (a private array already, no further copy); responses are reused, see :mod:`.responses`.
+and one ``as_numpy()`` per input (private already: no further copy); responses are reused, see :mod:`.responses`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from . import bfloat16
 from .responses import ResponseMaker
 from .strings import decode_strings
 
@@ -37,6 +39,8 @@ class Batcher:
         scalar_inputs: inputs whose single element ONNX wants without dimensions.
         scalar_outputs: for outputs without dimensions, the shape that the configuration promises.
         only_input: the name of the input where the model has one: then requests need not be asked for it.
+        bfloat16_inputs: inputs whose bits ``run`` takes as uint16.
+        bfloat16_outputs: outputs whose bits ``run`` gives as uint16.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Batcher:
         scalar_inputs: frozenset[str] = frozenset(),
         scalar_outputs: Mapping[str, tuple[int, ...]] | None = None,
         only_input: str = "",
+        bfloat16_inputs: frozenset[str] = frozenset(),
+        bfloat16_outputs: frozenset[str] = frozenset(),
     ) -> None:
         self._utils = utils
         self._run = run
@@ -59,8 +65,10 @@ class Batcher:
         self._scalar_inputs = scalar_inputs
         self._scalar_outputs = dict(scalar_outputs or {})
         self._special = bool(string_inputs or scalar_inputs)
-        self._only_input = only_input
-        self._responses = ResponseMaker(utils, outputs)
+        self._bfloat16_inputs = bfloat16_inputs
+        self._only_input = "" if bfloat16_inputs else only_input
+        makers = dict.fromkeys(bfloat16_outputs, partial(bfloat16.tensor_of, utils))
+        self._responses = ResponseMaker(utils, outputs, makers)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order; never raises for a single request's sake."""
@@ -85,13 +93,22 @@ class Batcher:
             return self._utils.InferenceResponse([], self._utils.TritonError(_message(error)))
 
     def _feed(self, request: Any) -> Feed:
-        feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        if self._bfloat16_inputs:
+            feed = {tensor.name(): self._array(tensor) for tensor in request.inputs()}
+        else:
+            feed = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         if self._special:
             for name in self._string_inputs & feed.keys():
                 feed[name] = decode_strings(name, feed[name])
             for name in self._scalar_inputs & feed.keys():
                 feed[name] = feed[name].reshape(())
         return feed
+
+    def _array(self, tensor: Any) -> Array:
+        if tensor.name() in self._bfloat16_inputs:
+            return bfloat16.bits_of(tensor)
+        array: Array = tensor.as_numpy()
+        return array
 
     def _shaped(self, outputs: Sequence[Array]) -> list[Array]:
         """Outputs without dimensions in the shape that the configuration promises for them."""
@@ -108,13 +125,13 @@ class Batcher:
             columns = {}
             for request in requests:
                 for tensor in request.inputs():
-                    columns.setdefault(tensor.name(), []).append(tensor.as_numpy())
+                    columns.setdefault(tensor.name(), []).append(self._array(tensor))
         first = next(iter(columns.values()))
         rows = [len(array) for array in first]
         total = sum(rows)
         feed = {name: np.concatenate(arrays) for name, arrays in columns.items()}
         if len(first) != len(requests) or any(len(array) != total for array in feed.values()):
-            raise RequestError("the requests of this batch do not have the same inputs")
+            raise RequestError("the requests of this batch do not have the same inputs")  # _apart sorts them
         for name in self._string_inputs & feed.keys():
             feed[name] = decode_strings(name, feed[name])
         outputs = self._run(self._outputs, feed)

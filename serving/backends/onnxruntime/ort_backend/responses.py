@@ -8,34 +8,18 @@ module keeps them, by shape, and writes each new answer where the last one was.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .memory import tensor_address, view_at
+
 Array = npt.NDArray[Any]
 
 # All that is kept, for one instance of one model; larger outputs are sent as new tensors, as usual.
 DEFAULT_BUDGET_BYTES = 1 << 20
-
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.restype = ctypes.c_void_p
-_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-
-
-def tensor_address(tensor: Any) -> int:
-    """Where the elements of a stub's tensor are now: the first field of its DLPack description."""
-    capsule = tensor.to_dlpack()
-    address = ctypes.c_void_p.from_address(_capsule_pointer(capsule, b"dltensor")).value
-    return address or 0
-
-
-def view_at(address: int, like: Array) -> Array:
-    """A writable array over memory that somebody else owns."""
-    memory = (ctypes.c_char * like.nbytes).from_address(address)
-    return np.frombuffer(memory, dtype=like.dtype).reshape(like.shape)
 
 
 class _Shelf:
@@ -86,12 +70,20 @@ class ResponseMaker:
     Args:
         utils: Triton's ``triton_python_backend_utils``.
         names: the configured outputs, in the order in which arrays are handed in.
+        makers: ``maker(name, array)`` for outputs that the stub cannot make from an array as it is.
         budget_bytes: how much memory may be kept for reuse; 0 makes each response anew.
     """
 
-    def __init__(self, utils: Any, names: Sequence[str], budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        utils: Any,
+        names: Sequence[str],
+        makers: Mapping[str, Callable[[str, Array], Any]] | None = None,
+        budget_bytes: int = DEFAULT_BUDGET_BYTES,
+    ) -> None:
         self._utils = utils
         self._names = tuple(names)
+        self._makers = dict(makers or {})
         self._budget_bytes = budget_bytes
         self._kept_bytes = 0
         self._shelves: dict[tuple[Any, ...], _Shelf] = {}
@@ -120,8 +112,7 @@ class ResponseMaker:
     def _many_of_one_output(self, block: Array) -> list[Any]:
         shelf = self._shelf(0, block)
         if shelf is None:
-            name = self._names[0]
-            return [self._utils.InferenceResponse([self._utils.Tensor(name, part)]) for part in block]
+            return [self._utils.InferenceResponse([tensor]) for tensor in self._new_tensors(0, block)]
         room = shelf.take(len(block))
         for view, part in zip(shelf.views[room], block):  # noqa: B905 (the hot path)
             view[...] = part
@@ -130,11 +121,16 @@ class ResponseMaker:
     def _tensors(self, index: int, block: Array) -> list[Any]:
         shelf = self._shelf(index, block)
         if shelf is None:
-            return [self._utils.Tensor(self._names[index], part) for part in block]
+            return self._new_tensors(index, block)
         room = shelf.take(len(block))
         for view, part in zip(shelf.views[room], block):  # noqa: B905 (the hot path)
             view[...] = part
         return shelf.tensors[room]
+
+    def _new_tensors(self, index: int, block: Array) -> list[Any]:
+        name = self._names[index]
+        make = self._makers.get(name, self._utils.Tensor)
+        return [make(name, part) for part in block]
 
     def _shelf(self, index: int, block: Array) -> _Shelf | None:
         """The shelf for parts of this block with room for all of them, or None: make them anew."""
@@ -142,7 +138,7 @@ class ResponseMaker:
         shelf = self._shelves.get(key)
         if shelf is not None and len(shelf.tensors) >= shelf.taken + len(block):
             return shelf
-        if block.dtype.hasobject or block.nbytes == 0 or block.nbytes > self._budget_bytes:
+        if block.dtype.hasobject or not 0 < block.nbytes <= self._budget_bytes or self._names[index] in self._makers:
             return None
         held = 0 if shelf is None else len(shelf.tensors) - shelf.taken
         needed = (len(block) - held) * (block.nbytes // len(block))

@@ -70,6 +70,11 @@ def _infos(nodes: Sequence[Any]) -> dict[str, TensorInfo]:
     return infos
 
 
+def names_of_type(infos: Mapping[str, TensorInfo], config_type: str) -> frozenset[str]:
+    """Names of the tensors of one type, ``TYPE_STRING`` for instance."""
+    return frozenset(name for name, info in infos.items() if info.type == config_type)
+
+
 def config_dims(io: Mapping[str, Any]) -> tuple[int, ...]:
     """What the model is to see: the dimensions of a configured tensor after its ``reshape``."""
     reshape = io.get("reshape")

@@ -9,16 +9,20 @@ import numpy.typing as npt
 
 
 def decode_strings(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An object array of bytes as one of ``str``, of the same shape.
+    """An object array of bytes as ONNX Runtime wants it, of the same shape.
+
+    Text becomes ``str``. Bytes that are no UTF-8 go in as they are, in a fixed-width array, unless they hold a zero
+    byte: ONNX Runtime would cut them there.
 
     Raises:
-        ValueError: an element is not UTF-8 (ONNX strings are).
+        ValueError: bytes that are neither.
     """
-    decoded = np.empty(array.shape, dtype=np.object_)
-    flat = decoded.reshape(-1)
-    for index, element in enumerate(array.reshape(-1)):
-        try:
-            flat[index] = element.decode("utf-8") if isinstance(element, bytes) else str(element)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"element {index} of string input '{name}' is not UTF-8: {error}") from None
-    return decoded
+    decoded = np.empty(array.size, dtype=np.object_)
+    try:
+        for index, element in enumerate(array.flat):
+            decoded[index] = element.decode()
+    except UnicodeDecodeError as error:
+        if any(b"\0" in element for element in array.flat):
+            raise ValueError(f"string input '{name}' is not UTF-8, and holds zero bytes: {error}") from None
+        return array.astype(np.bytes_)
+    return decoded.reshape(array.shape)

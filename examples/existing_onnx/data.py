@@ -51,9 +51,7 @@ def features(content: bytes) -> np.ndarray[Any, Any]:
     begin = content[:BLOCK].lstrip()[:PART]
     end = content[-BLOCK:].rstrip()[-PART:]
     if len(begin) < SHORTEST:
-        raise ValueError(
-            f"{len(begin)} bytes are too few to tell a type: {SHORTEST} or more after white space at the start"
-        )
+        raise ValueError(f"{len(begin)} bytes are too few, {SHORTEST} are needed after white space at the start")
     row = np.full(2 * PART, PADDING, dtype=np.int32)
     row[: len(begin)] = list(begin)
     row[2 * PART - len(end) :] = list(end)

@@ -36,9 +36,7 @@ def test_features_are_those_of_the_makers(module_of: Any, content: bytes) -> Non
 
 
 def test_too_few_bytes_are_refused(module_of: Any) -> None:
-    with pytest.raises(
-        ValueError, match="6 bytes are too few to tell a type: 8 or more after white space at the start"
-    ):
+    with pytest.raises(ValueError, match="6 bytes are too few, 8 are needed after white space at the start"):
         module_of("existing_onnx", "data").features(b"   abc   ")
 
 

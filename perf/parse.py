@@ -20,6 +20,7 @@ NS_PER_US = 1_000
 NS_PER_S = 1_000_000_000
 PERCENTILES = (50, 90, 95, 99)
 _CHUNK_BYTES = 1 << 22
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def strip_tensors(source: Path, target: Path) -> None:
             while chunk := handle.read(_CHUNK_BYTES):
                 # A match never spans more than what is carried over, and one that is still growing is not taken yet.
                 rest = _collect(rest + chunk, starts, ends)
-                tail = (tail + chunk)[-_CHUNK_BYTES:]
+                tail = (tail + chunk)[-_TAIL_BYTES:]
             _collect(rest, starts, ends, last=True)
     except OSError as exc:
         raise RawFileError("the profile export cannot be read", where=str(source), got=str(exc)) from exc

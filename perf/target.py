@@ -13,7 +13,7 @@ from perf.errors import AnalyzerError, Problem, WorkloadError
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
 from perf.workload import Workload
-from serving.errors import ModelLoadError, TritonRepoError
+from serving.errors import ModelLoadError, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -64,8 +64,11 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
 
     if workload.address is not None:
         with Client(f"{workload.protocol}://{workload.address}") as client:
-            client.wait_ready(5.0)
-            yield Target(client, workload.address, {"kind": "url", "url": f"{workload.protocol}://{workload.address}"})
+            url = f"{workload.protocol}://{workload.address}"
+            _must_answer(client, url, workload.protocol)
+            about = client.server()
+            facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
+            yield Target(client, workload.address, facts)
         return
     from serving import Server, find_runtime
 
@@ -84,6 +87,19 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
             yield Target(client, address, facts)
+
+
+def _must_answer(client: Client, url: str, protocol: str) -> None:
+    """Live is enough: with one model that failed to load, a server is never "ready", and the others can be measured."""
+    if client.is_live():
+        return
+    other = "grpc" if protocol == "http" else "http"
+    raise ServerUnavailableError(
+        "no server answers",
+        where=url,
+        expected=f"a Triton that speaks {protocol} at this port",
+        fix=f"start one with serve-repo, or, if this is the port for the other protocol, use {other}://",
+    )
 
 
 def subjects(target: Target, workload: Workload) -> list[Subject]:

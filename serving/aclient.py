@@ -98,6 +98,10 @@ class AsyncClient:
                 raise not_ready(self.address, model, timeout_s, live=await self.is_live())
             await asyncio.sleep(WAIT_INTERVAL_S)
 
+    async def server(self) -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return dict(wire.plain(await self._call("get_server_metadata")))
+
     async def metadata(self, model: str, *, version: str = "") -> dict[str, Any]:
         """Name, versions, platform, inputs and outputs (name, datatype, shape)."""
         answer = await self._call("get_model_metadata", model, model_version=version, model=model)

@@ -128,6 +128,10 @@ class Client:
                 raise not_ready(self.address, model, timeout_s, live=self.is_live())
             pause.wait(WAIT_INTERVAL_S)
 
+    def server(self) -> dict[str, Any]:
+        """Name, version and extensions of the server."""
+        return dict(wire.plain(self._call("get_server_metadata")))
+
     def metadata(self, model: str, *, version: str = "") -> dict[str, Any]:
         """Name, versions, platform, inputs and outputs (name, datatype, shape)."""
         answer = self._call("get_model_metadata", model, model_version=version, model=model)

@@ -1,0 +1,125 @@
+"""One server with small models for all tests of the harness; started once per test process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+_MODEL = """
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        {pause}
+        for request in requests:
+            value = pb_utils.get_input_tensor_by_name(request, "{input}").as_numpy()
+            {check}
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("{output}", {answer})]))
+        return answers
+"""
+
+_TOKEN_CHECK = """if (value < 0).any() or (value >= 100).any():
+                error = pb_utils.TritonError("token id out of range 0..99")
+                answers.append(pb_utils.InferenceResponse(error=error))
+                continue"""
+
+
+def write_model(repository, name, config, *, input="x", output="y", answer="value * 2", pause="", check=""):
+    """A model of the Python backend."""
+    folder = repository / name / "1"
+    folder.mkdir(parents=True)
+    (folder.parent / "config.pbtxt").write_text(config)
+    text = _MODEL.format(input=input, output=output, answer=answer, pause=pause, check=check)
+    (folder / "model.py").write_text(text)
+    return folder
+
+
+def write_golden(folder, requests):
+    """``golden.npz`` as build-repo leaves it: requests with their batch dimension of one."""
+    np.savez(folder / "golden.npz", **{f"inputs/{name}/{k}": v for k, r in enumerate(requests) for name, v in r.items()})
+
+
+def _config(input_, output, *, batch=8, extra="dynamic_batching { }", backend='backend: "python"'):
+    tensors = f"input [{{ {input_} }}]\noutput [{{ {output} }}]\n"
+    return f"{backend}\nmax_batch_size: {batch}\n{tensors}{extra}\n"
+
+
+X4 = 'name: "x" data_type: TYPE_FP32 dims: [ 4 ]'
+Y4 = 'name: "y" data_type: TYPE_FP32 dims: [ 4 ]'
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """scale (fp32[4]), tokens (int64[-1] with golden requests), words (strings), slow (10 s an answer), twice (an
+    ensemble: scale after scale), nobatch."""
+    folder = tmp_path_factory.mktemp("perf") / "repository"
+    write_model(folder, "scale", _config(X4, Y4))
+    write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(10)")
+    write_model(folder, "nobatch", _config(X4, Y4, batch=0, extra=""))
+    ids = 'name: "ids" data_type: TYPE_INT64 dims: [ -1 ]'
+    total = 'name: "total" data_type: TYPE_INT64 dims: [ 1 ]'
+    tokens = write_model(
+        folder,
+        "tokens",
+        _config(ids, total),
+        input="ids",
+        output="total",
+        answer="value.sum(axis=1, keepdims=True)",
+        check=_TOKEN_CHECK,
+    )
+    lengths = (3, 5, 5, 8)
+    write_golden(tokens, [{"ids": np.arange(n, dtype=np.int64)[None]} for n in lengths])
+    write_model(
+        folder,
+        "words",
+        _config('name: "x" data_type: TYPE_STRING dims: [ -1 ]', 'name: "y" data_type: TYPE_STRING dims: [ -1 ]'),
+        answer="value",
+    )
+    steps = (
+        'ensemble_scheduling { step [ { model_name: "scale" model_version: -1 '
+        'input_map { key: "x" value: "x" } output_map { key: "y" value: "m" } }, '
+        '{ model_name: "scale" model_version: -1 input_map { key: "x" value: "m" } '
+        'output_map { key: "y" value: "y" } } ] }'
+    )
+    twice = folder / "twice" / "1"
+    twice.mkdir(parents=True)
+    (folder / "twice" / "config.pbtxt").write_text(_config(X4, Y4, extra=steps, backend='platform: "ensemble"'))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository):
+    from serving import Server
+
+    with Server(repository, exit_timeout_s=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def binary():
+    from perf.binary import find_binary
+
+    return find_binary()
+
+
+@pytest.fixture(scope="session")
+def recorded():
+    """Files of a real run by each perf_analyzer, and the server's statistics around it."""
+
+    def load(version):
+        return {
+            "export": DATA / f"profile_export_{version}.json",
+            "csv": DATA / f"perf_analyzer_{version}.csv",
+            "stdout": (DATA / f"stdout_{version}.txt").read_text(),
+            "before": json.loads((DATA / f"before_{version}.json").read_text())["model_stats"][0],
+            "after": json.loads((DATA / f"after_{version}.json").read_text())["model_stats"][0],
+        }
+
+    return load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,8 +57,7 @@ class ModelResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--format json``."""
-        data = {key: value for key, value in asdict(self).items() if key != "error"}
-        return data | {"error": self.error.as_dict() if self.error else None}
+        return {**vars(self), "notes": list(self.notes), "error": self.error.as_dict() if self.error else None}
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ class Watchdog:
             self._server = subprocess.Popen(
                 [part.replace(PREFIX_HERE, self._prefix) for part in orders.command],
                 env=orders.env,
+                # The stubs import from their working directory first: a user's model.py there must not be the backend.
+                cwd="/" if orders.only_stubs else None,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

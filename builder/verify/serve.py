@@ -8,15 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from builder.numerics import Array, Difference, compare
 from builder.verify.cases import Case
 from builder.verify.parity import require, summary
+from serving import Client, Server
 from serving.errors import ModelLoadError, ServerStartError
-
-if TYPE_CHECKING:
-    from serving import Client, Server
 
 CONCURRENT_REQUESTS = 64
 _IN_FLIGHT = 16
@@ -75,8 +73,6 @@ class ServeBench:
             server.stop()
 
     def _running(self) -> Server:
-        from serving import Client, Server
-
         if self._server is not None and not Client(f"http://{self._server.http_url}").is_live():
             self._stop()  # the model before this one took it down
         if self._server is None:
@@ -99,8 +95,6 @@ class ServeBench:
             ParityError: an answer differs.
             InferenceError: a request failed.
         """
-        from serving import Client
-
         server = self._running()
         per_output: dict[str, list[Difference]] = {}
         batches = []
@@ -120,7 +114,7 @@ class ServeBench:
             finally:
                 if admin.is_live():
                     admin.unload(name)
-        return Served(str(server.description), load_s, len(cases), len(singles), max(batches), summary(per_output))
+        return Served(server.runtime.describe(), load_s, len(cases), len(singles), max(batches), summary(per_output))
 
     def _load(self, admin: Client, name: str) -> None:
         try:

@@ -6,6 +6,7 @@ import re
 
 # `E1121 04:44:37.838 179 file.cc:642] "message"`, or with --log-format=ISO8601 `2026-..Z E 179 file.cc:642] "message"`.
 _LINE = re.compile(r"^(?:[EWIF]\d{4}|\S+Z [EWIF]) .*?\S+:\d+\] ?(?P<message>.*)$")
+_ALARMING = re.compile(r"^(?:[EWF]\d{4} |\S+Z [EWF] )")
 _FAILED = (
     re.compile(r"failed to load '(?P<model>[^']+)' version (?P<version>-?\d+): (?P<reason>.*)", re.S),
     re.compile(r"failed to load model '(?P<model>[^']+)': (?P<reason>.*)", re.S),
@@ -81,6 +82,11 @@ def tail(text: str, lines: int = 15) -> str:
         and not any(noise in line for noise in _NOISE)
     ]
     return "\n".join(kept[-lines:])
+
+
+def is_alarming(line: str) -> bool:
+    """True for the server's warnings and errors, without those about an absent GPU."""
+    return bool(_ALARMING.match(line)) and not any(noise in line for noise in _NOISE)
 
 
 def _message(line: str) -> str:

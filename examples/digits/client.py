@@ -46,14 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--http", default="127.0.0.1:8000", help="host:port of the server's HTTP endpoint")
     parser.add_argument("--grpc", default="127.0.0.1:8001", help="host:port of the server's gRPC endpoint")
-    parser.add_argument("--show", type=int, default=4, help="how many test images to draw")
+    parser.add_argument("--show", type=int, default=4, help="how many digits to draw, and how many of those misread")
     args = parser.parse_args(argv)
 
     images, labels = split("test")
     over_http = ask(f"http://{args.http}", images)
     over_grpc = ask(f"grpc://{args.grpc}", images)
     captions = [f"read {read}, is {label}" for read, label in zip(over_http, labels, strict=True)]
-    print(draw(images[: args.show], captions[: args.show]))
+    one_of_each = np.unique(labels, return_index=True)[1]
+    misread = np.flatnonzero(over_http != labels)
+    chosen = np.concatenate([one_of_each[: args.show], misread[: args.show]])
+    print(draw(images[chosen], [captions[index] for index in chosen]))
     print()
     for protocol, answers in (("HTTP", over_http), ("gRPC", over_grpc)):
         print(f"{protocol}: {(answers == labels).sum()} of {len(labels)} test images read right")

@@ -90,6 +90,6 @@ def accuracy(predict: Callable[[Arrays], Arrays]) -> float:
     names = labels()
     right = []
     for name, classes in PHOTOGRAPHS.items():
-        logits = predict({"image": np.stack(views(photograph(name), 16, seed=1))})["logits"]
+        logits = predict({"image": np.stack(views(photograph(name), 8, seed=1))})["logits"]
         right += [names[index] in classes for index in logits.argmax(axis=-1)]
     return float(np.mean(right))

@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = args.files or default_files()
     over_http = ask(f"http://{args.http}", paths)
     over_grpc = ask(f"grpc://{args.grpc}", paths)
-    for path, scores in zip(paths, over_http, strict=True):
-        print(f"{path.name:<40} {names[scores.argmax()]:<10} {scores.max():>4.0%}")
+    shown = [f"{path.parent.name}/{path.name}" for path in paths]
+    for name, scores in zip(shown, over_http, strict=True):
+        print(f"{name:<{max(map(len, shown))}}  {names[scores.argmax()]:<10} {scores.max():>4.0%}")
     difference = float(np.abs(over_http - over_grpc).max())
     print(f"\nHTTP and gRPC: scores differ by {difference:.1e} at most")
     if difference > 1e-4:

@@ -19,9 +19,15 @@ NAMES = ("digits", "minilm", "efficientnet", "existing_onnx")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # With --dist loadgroup, one worker then serves the examples instead of every worker a few of them.
     for item in items:
-        if "served" in getattr(item, "fixturenames", ()) and item.path.is_relative_to(Path(__file__).parent):
+        if not item.path.is_relative_to(Path(__file__).parent):
+            continue
+        fixtures = getattr(item, "fixturenames", ())
+        if "built" in fixtures:
+            # The first of these builds everything, and on other workers waits until it is built.
+            item.add_marker(pytest.mark.timeout(900))
+        if "served" in fixtures:
+            # With --dist loadgroup, one worker serves the examples instead of every worker a few of them.
             item.add_marker(pytest.mark.xdist_group("examples"))
 
 

@@ -65,6 +65,7 @@ def test_build_reports_the_accuracy(reports: dict[str, Any]) -> None:
 def test_client_draws_and_counts(module_of: Any, addresses: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert module_of("digits", "client").main([*addresses, "--show", "2"]) == 0
     out = capsys.readouterr().out
-    assert out.count("read ") == 2 + 2  # two captions, two totals
+    assert "read 0, is 0" in out
+    assert out.count("read ") == 2 + 2 + 2  # two digits, two misread, two totals
     assert "HTTP: 448 of 450 test images read right" in out
     assert "gRPC: 448 of 450 test images read right" in out

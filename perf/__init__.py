@@ -1,6 +1,6 @@
 """How fast a served repository is, measured with perf_analyzer.
 
-``from perf import bench`` is all most need; :class:`Workload` and :func:`measure` do the same in two steps.
+``from perf import bench`` is all most need; a :class:`Workload` and :func:`measure_workload` do the same in two steps.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perf.errors import WorkloadError
-    from perf.measure import bench, measure
+    from perf.measure import bench, measure_workload
     from perf.report import read_result
     from perf.result import BenchResult, Point
     from perf.workload import Workload, load_workload
 
-__all__ = ["BenchResult", "Point", "Workload", "WorkloadError", "bench", "load_workload", "measure", "read_result"]
+__all__ = [
+    "BenchResult",
+    "Point",
+    "Workload",
+    "WorkloadError",
+    "bench",
+    "load_workload",
+    "measure_workload",
+    "read_result",
+]
 
 _HOMES = {
     "BenchResult": "perf.result",
@@ -24,7 +33,7 @@ _HOMES = {
     "WorkloadError": "perf.errors",
     "bench": "perf.measure",
     "load_workload": "perf.workload",
-    "measure": "perf.measure",
+    "measure_workload": "perf.measure",
     "read_result": "perf.report",
 }
 

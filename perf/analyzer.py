@@ -29,7 +29,7 @@ WINDOW_STRETCH = 1.2
 CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
-_GRACE_S = 3.0
+_GRACE_S = 1.0
 _READ_BYTES = 1 << 18
 
 
@@ -131,15 +131,29 @@ def analyze(binary: Binary, load: Load, folder: Path, *, timeout_s: float) -> Ou
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to stop (it then gives its shared memory back), and after a moment make it."""
+    """Ask it to stop, and after a moment make it; shared memory it then leaves in the system is removed for it."""
+    segments: set[Path] = set()
     try:
         if process.poll() is None:
             _signal(process, signal.SIGINT)
+            segments = _segments(process.pid)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)
     finally:
         _signal(process, signal.SIGKILL)
         process.wait()
+        for segment in segments:
+            segment.unlink(missing_ok=True)
+
+
+def _segments(pid: int) -> set[Path]:
+    """The shared memory a process has mapped by name."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return set()
+    fields = (line.split(maxsplit=5) for line in maps.splitlines())
+    return {Path(parts[5]) for parts in fields if len(parts) == 6 and parts[5].startswith("/dev/shm/")}
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perf.errors import Problem, WorkloadError
-from perf.measure import measure
+from perf.measure import measure_workload
 from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.workload import load_workload
 from serving.terminal import (
@@ -94,7 +94,7 @@ def bench_repo(
         "seconds": seconds,
         "shapes": _shapes(shape),
     }
-    result = measure(
+    result = measure_workload(
         load_workload(workload, flags), output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose))
     )
     if format is Format.TEXT:

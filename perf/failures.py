@@ -145,7 +145,7 @@ _RULES: tuple[tuple[str, _Make], ...] = (
     (r"input (\S+) contains dynamic shape", _dynamic),
     (r"(?i)shared memory", _shared_memory),
     (r"supplied shape|unexpected shape|can not batch tensors|missing tensor|Mismatch in the data", _shape),
+    (r"had error: ", _refused),
     (NO_REQUESTS, _too_slow),
     (r"failed to open file|No space left", _unwritable),
-    (r"had error: ", _refused),
 )

@@ -100,10 +100,10 @@ def bench(
         seconds=seconds,
         shapes=shapes,
     )
-    return measure(workload, output=Path(output) if output is not None else None, reporter=reporter)
+    return measure_workload(workload, output=Path(output) if output is not None else None, reporter=reporter)
 
 
-def measure(workload: Workload, *, output: Path | None = None, reporter: Reporter = SILENT) -> BenchResult:
+def measure_workload(workload: Workload, *, output: Path | None = None, reporter: Reporter = SILENT) -> BenchResult:
     """Measure a workload; see :func:`bench`."""
     started_at, started_s = datetime.now(timezone.utc), time.monotonic()
     load_before, machine, ticks = load_1min(), machine_facts(), cpu_times()

@@ -31,6 +31,12 @@ _TOKEN_CHECK = """if (value < 0).any() or (value >= 100).any():
                 continue"""
 
 
+_ZERO_CHECK = """if (value == 0).any():
+                error = pb_utils.TritonError("zero is not positive")
+                answers.append(pb_utils.InferenceResponse(error=error))
+                continue"""
+
+
 def write_model(repository, name, config, *, input="x", output="y", answer="value * 2", pause="", check=""):
     """A model of the Python backend."""
     folder = repository / name / "1"
@@ -41,9 +47,12 @@ def write_model(repository, name, config, *, input="x", output="y", answer="valu
     return folder
 
 
-def write_golden(folder, requests):
+def save_golden(folder, requests):
     """``golden.npz`` as build-repo leaves it: requests with their batch dimension of one."""
-    np.savez(folder / "golden.npz", **{f"inputs/{name}/{k}": v for k, r in enumerate(requests) for name, v in r.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / "golden.npz", **{f"inputs/{name}/{k}": v for k, r in enumerate(requests) for name, v in r.items()}
+    )
 
 
 def _config(input_, output, *, batch=8, extra="dynamic_batching { }", backend='backend: "python"'):
@@ -57,12 +66,17 @@ Y4 = 'name: "y" data_type: TYPE_FP32 dims: [ 4 ]'
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
-    """scale (fp32[4]), tokens (int64[-1] with golden requests), words (strings), slow (10 s an answer), twice (an
-    ensemble: scale after scale), nobatch."""
+    """scale (fp32[4]), nobatch, tokens (int64[-1], with golden requests), words (strings), positive (refuses zeros),
+    lonely (tensor names of its own), late (0.4 s an answer), slow (3 s), twice (an ensemble: scale after scale)."""
     folder = tmp_path_factory.mktemp("perf") / "repository"
     write_model(folder, "scale", _config(X4, Y4))
-    write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(10)")
+    write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(3)")
+    write_model(folder, "late", _config(X4, Y4), pause="time.sleep(0.4)")
     write_model(folder, "nobatch", _config(X4, Y4, batch=0, extra=""))
+    names = (X4.replace('"x"', '"left_behind"'), Y4.replace('"y"', '"left_behind_too"'))
+    write_model(folder, "lonely", _config(*names), input="left_behind", output="left_behind_too")
+    number, answer = 'name: "x" data_type: TYPE_INT32 dims: [ 1 ]', 'name: "y" data_type: TYPE_INT32 dims: [ 1 ]'
+    write_model(folder, "positive", _config(number, answer), check=_ZERO_CHECK)
     ids = 'name: "ids" data_type: TYPE_INT64 dims: [ -1 ]'
     total = 'name: "total" data_type: TYPE_INT64 dims: [ 1 ]'
     tokens = write_model(
@@ -75,7 +89,7 @@ def repository(tmp_path_factory):
         check=_TOKEN_CHECK,
     )
     lengths = (3, 5, 5, 8)
-    write_golden(tokens, [{"ids": np.arange(n, dtype=np.int64)[None]} for n in lengths])
+    save_golden(tokens, [{"ids": np.arange(n, dtype=np.int64)[None]} for n in lengths])
     write_model(
         folder,
         "words",
@@ -123,3 +137,8 @@ def recorded():
         }
 
     return load
+
+
+@pytest.fixture(scope="session")
+def write_golden():
+    return save_golden

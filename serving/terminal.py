@@ -25,6 +25,7 @@ import typer
 
 from serving.errors import TritonRepoError, UsageError
 from serving.progress import SILENT, Progress, Reporter, Step
+from serving.runtime import TRITON, local_tritonserver
 
 __all__ = [
     "SILENT",
@@ -101,6 +102,8 @@ def versions() -> dict[str, str | None]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
+    own = local_tritonserver()
+    found["tritonserver"] = f"as {own} says" if own else f"{TRITON} (embedded)"
     found["python"] = sys.version.split()[0]
     return found
 

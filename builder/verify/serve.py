@@ -114,7 +114,14 @@ class ServeBench:
             finally:
                 if admin.is_live():
                     admin.unload(name)
-        return Served(server.runtime.describe(), load_s, len(cases), len(singles), max(batches), summary(per_output))
+        return Served(
+            f"{server.runtime.kind} Triton {server.runtime.version}".strip(),
+            load_s,
+            len(cases),
+            len(singles),
+            max(batches),
+            summary(per_output),
+        )
 
     def _load(self, admin: Client, name: str) -> None:
         try:

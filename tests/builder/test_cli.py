@@ -102,5 +102,5 @@ def test_the_plan_is_printed_without_torch(folder):
 def test_version_names_what_matters(folder):
     done = _run("--version", cwd=folder)
     assert done.returncode == 0
-    for name in ("triton-repo", "torch", "onnx", "onnxruntime", "tritonclient"):
+    for name in ("triton-repo", "torch", "onnx", "onnxruntime", "tritonclient", "tritonserver"):
         assert name in done.stdout

@@ -44,7 +44,7 @@ def parse_size(text: str) -> int:
     """``64MB``, ``1GiB``, ``4096``: bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None:
-        raise typer.BadParameter(f"'{text}' is not a size; write 64MB, 1GiB or a number of bytes")
+        raise UsageError("not a size", where="--cache-size", expected="64MB, 1GiB or a number of bytes", got=repr(text))
     unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
     return round(float(match[1]) * float(unit))
 
@@ -69,7 +69,7 @@ def serve(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8002,
-    cache_size: Annotated[int, typer.Option(parser=parse_size, metavar="SIZE", help="Response cache: 64MB, 1GiB.")] = 0,
+    cache_size: Annotated[str, typer.Option(metavar="SIZE", help="Response cache: 64MB, 1GiB.")] = "0",
     model_control_mode: Annotated[
         ControlMode, typer.Option(help="none: load all once; poll: follow the folder; explicit: load on demand.")
     ] = ControlMode.NONE,
@@ -105,7 +105,7 @@ def serve(
         metrics_port=metrics_port or None,
         model_control_mode=model_control_mode.value,
         load=load or (),
-        cache_size_bytes=cache_size,
+        cache_size_bytes=parse_size(cache_size),
         exit_on_error=not keep_going,
         log_path=log,
         startup_timeout_s=startup_timeout,

@@ -127,7 +127,8 @@ class Progress:
             yield step
         except BaseException as error:
             if step.status != "failed":
-                step.done("failed", type(error).__name__)
+                interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+                step.done("failed", "interrupted" if interrupted else type(error).__name__)
             raise
         finally:
             if timer is not None:

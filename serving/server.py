@@ -236,7 +236,15 @@ class Server:
             )
 
     def _choose_ports(self) -> None:
-        fresh = iter(free_ports(self.host, len(self._wanted_ports)))
+        try:
+            fresh = iter(free_ports(self.host, len(self._wanted_ports)))
+        except OSError as exc:
+            raise ServerStartError(
+                "this machine cannot listen on that address",
+                where=self.host,
+                expected="an address of this machine (127.0.0.1), or 0.0.0.0 for all of them",
+                got=exc.strerror or str(exc),
+            ) from exc
         self._ports = tuple(next(fresh) if port is None else port for port in self._wanted_ports)  # type: ignore[assignment]
         for name, port in zip(_PORT_NAMES, self._wanted_ports, strict=True):
             if port is not None and not can_bind(self.host, port):

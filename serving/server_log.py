@@ -67,8 +67,10 @@ def port_taken(text: str) -> str:
 
 def refusal(text: str) -> str:
     """Why the server refused to start, in its own words, or nothing."""
-    match = _CREATING.search(text)
-    return match["reason"].strip() if match else ""
+    if match := _CREATING.search(text):
+        return match["reason"].strip()
+    before, found, _ = text.partition("Usage: tritonserver")
+    return before.strip() if found else ""  # an argument it does not know, before all its options
 
 
 def tail(text: str, lines: int = 15) -> str:

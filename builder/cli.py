@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +65,8 @@ def build_repo(
         wanted = [name for name in only or () if len(loaded) == 1 or name in spec.models]
         if only and not wanted:
             continue
-        reports.append(build(spec, only=wanted, reporter=progress))
+        with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
+            reports.append(build(spec, only=wanted, reporter=progress))
     emit(_data(reports), output=output)
     if not output.is_json:
         _print_reports(reports, quiet=quiet)

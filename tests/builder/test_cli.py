@@ -48,12 +48,13 @@ def test_a_build_prints_a_table_and_exits_0(folder):
 
 
 @pytest.mark.server
-def test_json_for_programs(folder):
+def test_json_for_programs_is_alone_on_stdout_whatever_the_users_code_prints(folder):
+    (folder / "model.py").write_text(MODEL + "    print('loading')\n".replace("    print", "\nprint"))
     done = _run("--format", "json", "-q", cwd=folder)
     answer = json.loads(done.stdout)
     assert answer["ok"] is True
     assert answer["models"][0]["status"] == "built"
-    assert done.stderr == ""
+    assert done.stderr == "loading\n"
 
 
 def test_a_failed_model_exits_1_and_says_why(folder):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from perf.analyzer import CSV, EXPORT, INPUTS, WINDOWS, Load, Output, analyze
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
-from perf.errors import Problem, WorkloadError
+from perf.errors import AnalyzerError, Problem, WorkloadError
 from perf.failures import NO_REQUESTS
 from perf.inputs import export_bytes, write_input_data
 from perf.parse import (
@@ -172,14 +172,7 @@ class _Run:
         place = folder / "warm-up"
         place.mkdir()
         with self.reporter.step(f"{subject.name}: warm up") as step:
-            while True:
-                try:
-                    output = analyze(self.binary, load, place, timeout_s=_timeout_s(load))
-                    break
-                except TritonRepoError as error:
-                    if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
-                        raise
-                load = replace(load, window_s=min(SLOWEST_ANSWER_S, load.window_s * 5))
+            output = self._analyze(load, place)
             seen = passes_of(output.stdout)[0]
             step.done("warm", f"{seen.inferences_per_s:.0f} inferences/s")
         # A window must hold some answers of each of the requests under way.
@@ -188,6 +181,16 @@ class _Run:
         text_bytes = seen.inferences_per_s * window_s * WINDOWS * export_bytes(subject.spec, subject.data)
         export = text_bytes < EXPORT_LIMIT_BYTES or workload.shared_memory == "system"
         return replace(load, window_s=window_s, windows=WINDOWS, export=export)
+
+    def _analyze(self, load: Load, place: Path) -> Output:
+        """Run perf_analyzer, with longer windows where one passed without an answer."""
+        while True:
+            try:
+                return analyze(self.binary, load, place, timeout_s=_timeout_s(load))
+            except AnalyzerError as error:
+                if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
+                    raise
+            load = replace(load, window_s=min(SLOWEST_ANSWER_S, load.window_s * 5))
 
     def _point(self, subject: Subject, load: Load, concurrency: int, folder: Path) -> Point:
         load = replace(load, concurrency=concurrency)
@@ -205,7 +208,7 @@ class _Run:
         with self.reporter.step(f"{subject.name}: concurrency {concurrency}") as step:
             try:
                 before = self.target.statistics(watched)
-                output = analyze(self.binary, load, place, timeout_s=_timeout_s(load))
+                output = self._analyze(load, place)
                 point = _measured(point, load, output)
                 after = self.target.statistics(watched)
             except TritonRepoError as error:

@@ -128,7 +128,8 @@ def test_a_point_that_fails_does_not_cost_the_others(server, monkeypatch):
 
     monkeypatch.setattr(measure, "analyze", fails_at_two)
     result = bench(url=server.http_url, models=["scale"], concurrency=[1, 2, 3], seconds=0.3)
-    assert [point.ok for point in result.points] == [True, False, True] and not result.ok
+    assert [point.ok for point in result.points] == [True, False, True], [point.error for point in result.points]
+    assert not result.ok
     assert result.points[1].error == {
         "error": "AnalyzerError",
         "what": "perf_analyzer was ended by SIGKILL",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,21 +11,8 @@ import pytest
 from serving.runtime import Runtime, embedded_runtime
 from serving.server import Server
 
-TYPES = [
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "STRING",
-]
+INTEGERS = ["UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"]
+TYPES = ["BOOL", *INTEGERS, "FP16", "FP32", "FP64", "STRING"]
 
 ECHO = """
 import json
@@ -52,9 +40,9 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             seconds = pb_utils.get_input_tensor_by_name(request, "SECONDS").as_numpy()
-            time.sleep(float(seconds.max()))
             if seconds.min() < 0:
                 raise ValueError("no time like this")
+            time.sleep(float(seconds.max()))
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("SLEPT", seconds)]))
         return responses
 """
@@ -86,6 +74,19 @@ def write_model() -> WriteModel:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """``until(condition, timeout_s=30)``: poll until it holds; the test fails if it does not in time."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not so after {timeout_s} s: {condition}"
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

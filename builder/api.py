@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.config import field_problem
-from builder.errors import Problem, SpecError
+from builder.errors import SpecError
 from builder.pipeline import Build, run
 from builder.publish import staging_for
 from builder.releases import ORT_OF_RELEASE
@@ -18,7 +18,7 @@ from builder.spec import ModelSpec, Spec, read_spec
 from builder.usercode import user_code
 from builder.verify import ServeBench
 from builder.yaml_source import Document
-from serving.errors import TritonRepoError, UsageError
+from serving.errors import Problem, TritonRepoError, UsageError
 from serving.progress import SILENT, Reporter
 
 Status = Literal["built", "up to date", "failed"]
@@ -92,8 +92,8 @@ def load_spec(path: str | Path) -> Spec:
         releases = list(ORT_OF_RELEASE)
         problems.append(
             Problem(
-                document.where(("server",)),
                 f"unknown Triton release {spec.server!r}",
+                document.where(("server",)),
                 expected=f"one of {releases[0]} to {releases[-1]}, as in the name of NVIDIA's image",
                 fix=f'server: "{releases[-1]}"',
             )
@@ -110,7 +110,7 @@ def _config_problems(name: str, model: ModelSpec, document: Document) -> list[Pr
     if found is None:
         return []
     what, expected, fix = found
-    return [Problem(document.where(("models", name, "config")), what, expected=expected, fix=fix)]
+    return [Problem(what, document.where(("models", name, "config")), expected=expected, fix=fix)]
 
 
 def build(spec: Spec, *, only: Sequence[str] = (), reporter: Reporter = SILENT) -> BuildReport:

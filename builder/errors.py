@@ -3,57 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from serving.errors import TritonRepoError, UsageError
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong in a spec.
-
-    Attributes:
-        where: ``models.yaml:12, models.digits.batch.max``.
-        what: one sentence.
-        expected, got, fix: as in :class:`serving.errors.TritonRepoError`; empty where the sentence says it all.
-    """
-
-    where: str
-    what: str
-    expected: str = ""
-    got: str = ""
-    fix: str = ""
-
-    def as_error(self) -> TritonRepoError:
-        """The same as an error, for its layout and its plain data."""
-        return TritonRepoError(self.what, where=self.where, expected=self.expected, got=self.got, fix=self.fix)
+from serving.errors import ProblemsError, TritonRepoError
 
 
-class SpecError(UsageError):
+class SpecError(ProblemsError):
     """The spec cannot be used; carries every problem that was found, not only the first."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        first = self.problems[0]
-        super().__init__(first.what, where=first.where, expected=first.expected, got=first.got, fix=first.fix)
-
-    def __str__(self) -> str:
-        if len(self.problems) == 1:
-            return super().__str__()
-        blocks = [f"{len(self.problems)} problems in the spec"]
-        blocks += [str(problem.as_error()) for problem in self.problems]
-        return "\n".join(blocks)
-
-    def as_dict(self) -> dict[str, Any]:
-        """All problems as plain data."""
-        return {
-            "error": "SpecError",
-            "what": f"{len(self.problems)} problem(s) in the spec",
-            "problems": [problem.as_error().as_dict() | {"error": "Problem"} for problem in self.problems],
-        }
+    subject = "spec"
 
 
 class SourceError(TritonRepoError):

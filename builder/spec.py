@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from builder.errors import Problem, SpecError
+from builder.errors import SpecError
 from builder.spec_problems import problems_of
 from builder.tensors import BATCH, Interface, conflicting_ranges, parse_tensor
 from builder.variants import VARIANTS
 from builder.yaml_source import Document, read
+from serving.errors import Problem
 
 DEFAULT_MAX_BATCH = 8
 _MODEL_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}$")
@@ -327,7 +328,7 @@ def read_spec(path: str | Path) -> tuple[Spec, Document]:
     document = read(path)
     if not isinstance(document.data, dict):
         raise SpecError(
-            [Problem(str(path), "the spec is empty or no mapping", expected="`models:` with one entry per model")]
+            [Problem("the spec is empty or no mapping", str(path), expected="`models:` with one entry per model")]
         )
     try:
         root = _Root.model_validate(document.data)
@@ -360,8 +361,8 @@ def _missing_files(spec: Spec, document: Document) -> Iterator[Problem]:
             full = spec.folder / file
             if not full.exists():
                 yield Problem(
-                    document.where((*base, *key_path)),
                     f"{file} is not there",
+                    document.where((*base, *key_path)),
                     expected=f"a file at {full.resolve()}",
                     fix=_similar(full) or "write the path relative to the spec's folder",
                 )

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from builder.errors import Problem
 from builder.yaml_source import Document, KeyPath, spell
+from serving.errors import Problem
 
 _TYPES = {
     "string_type": "a string",
@@ -48,14 +48,14 @@ def _problem(error: Any, document: Document, root: type[BaseModel]) -> Problem:
         close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
         fix = f"did you mean `{close[0]}`?" if close else ""
         parent = spell(path[:-1]) or "the spec"
-        return Problem(where, f"unknown key `{name}`", expected=f"in {parent}: {', '.join(allowed)}", fix=fix)
+        return Problem(f"unknown key `{name}`", where, expected=f"in {parent}: {', '.join(allowed)}", fix=fix)
     if kind == "missing":
-        return Problem(document.where(path[:-1]), f"`{name}` is missing", expected=f"{spell(path)}: ...")
+        return Problem(f"`{name}` is missing", document.where(path[:-1]), expected=f"{spell(path)}: ...")
     if kind == "value_error":
-        return Problem(where, str(error["ctx"]["error"]), fix="see docs/reference/spec.md")
+        return Problem(str(error["ctx"]["error"]), where, fix="see docs/reference/spec.md")
     if kind in _TYPES:
-        return Problem(where, f"`{name}` is of the wrong type", expected=_TYPES[kind], got=got)
-    return Problem(where, f"`{name}`: {error['msg'][:1].lower()}{error['msg'][1:]}", got=got)
+        return Problem(f"`{name}` is of the wrong type", where, expected=_TYPES[kind], got=got)
+    return Problem(f"`{name}`: {error['msg'][:1].lower()}{error['msg'][1:]}", where, got=got)
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from builder.errors import Problem, SpecError
+from builder.errors import SpecError
+from serving.errors import Problem
 
 KeyPath = tuple[str | int, ...]
 MAX_BYTES = 8 * 1024 * 1024
@@ -67,8 +68,8 @@ def read(path: Path) -> Document:
             raise SpecError(
                 [
                     Problem(
-                        f"{path}:{line}",
                         f"alias *{aliases[0].anchor}",
+                        f"{path}:{line}",
                         expected="plain YAML without anchors and aliases",
                         fix="write the value out",
                     )
@@ -84,14 +85,14 @@ def read(path: Path) -> Document:
         raise SpecError(
             [
                 Problem(
-                    f"{path}{line_text}",
                     f"not valid YAML: {what}",
+                    f"{path}{line_text}",
                     fix="quote values that hold : # [ ] { } or start with @ * &",
                 )
             ]
         ) from exc
     except RecursionError as exc:
-        raise SpecError([Problem(str(path), "nested too deeply", expected=f"at most {MAX_DEPTH} levels")]) from exc
+        raise SpecError([Problem("nested too deeply", str(path), expected=f"at most {MAX_DEPTH} levels")]) from exc
     if problems:
         raise SpecError(problems)
     return document
@@ -104,20 +105,20 @@ def _text(path: Path) -> str:
             raise SpecError(
                 [
                     Problem(
-                        str(path), "the spec is too large", expected=f"at most {MAX_BYTES} bytes", got=f"{size} bytes"
+                        "the spec is too large", str(path), expected=f"at most {MAX_BYTES} bytes", got=f"{size} bytes"
                     )
                 ]
             )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
         fix = "give the spec as an argument: build-repo path/to/models.yaml"
-        raise SpecError([Problem(str(path), "no such file", expected="a spec (models.yaml)", fix=fix)]) from exc
+        raise SpecError([Problem("no such file", str(path), expected="a spec (models.yaml)", fix=fix)]) from exc
     except IsADirectoryError as exc:
         raise SpecError(
-            [Problem(str(path), "this is a folder", expected="a spec", fix=f"build-repo {path}/models.yaml")]
+            [Problem("this is a folder", str(path), expected="a spec", fix=f"build-repo {path}/models.yaml")]
         ) from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise SpecError([Problem(str(path), "cannot be read", got=str(exc), expected="a readable UTF-8 file")]) from exc
+        raise SpecError([Problem("cannot be read", str(path), got=str(exc), expected="a readable UTF-8 file")]) from exc
 
 
 def _plain(node: yaml.Node, path: KeyPath, document: Document, problems: list[Problem]) -> Any:
@@ -136,8 +137,8 @@ def _plain(node: yaml.Node, path: KeyPath, document: Document, problems: list[Pr
                 first = document.lines[below]
                 problems.append(
                     Problem(
-                        f"{document.path}:{line}, {spell(below)}",
                         f"key {key!r} is here twice",
+                        f"{document.path}:{line}, {spell(below)}",
                         got=f"first on line {first}, again on line {line}",
                         fix="keep one of them",
                     )

@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
-from perf.errors import Problem, WorkloadError
+from perf.errors import WorkloadError
 from perf.measure import measure_workload
 from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.workload import load_workload
+from serving.errors import Problem
 from serving.terminal import (
     Progress,
     QuietOption,

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perf.errors import Problem, WorkloadError
+from perf.errors import WorkloadError
 from serving.dtypes import BY_CONFIG, DType
+from serving.errors import Problem
 
 GOLDEN = "golden.npz"
 SEED = 20241

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from perf.analyzer import CSV, EXPORT, INPUTS, WINDOWS, Load, Output, analyze
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
-from perf.errors import AnalyzerError, Problem, WorkloadError
+from perf.errors import AnalyzerError, WorkloadError
 from perf.failures import NO_REQUESTS
 from perf.inputs import export_bytes, write_input_data
 from perf.parse import (
@@ -35,7 +35,7 @@ from perf.result import BenchResult, Doubt, ModelRun, Point, Tool, Window
 from perf.stability import client_behind, few_requests, machine_doubts, server_doubts, unstable
 from perf.target import Subject, Target, open_target, subjects
 from perf.workload import Workload, workload_from
-from serving.errors import TritonRepoError
+from serving.errors import Problem, TritonRepoError
 from serving.progress import SILENT, Reporter
 
 EXPORT_LIMIT_BYTES = 1 << 28

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perf.errors import AnalyzerError, Problem, WorkloadError
+from perf.errors import AnalyzerError, WorkloadError
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
 from perf.workload import Workload
-from serving.errors import ModelLoadError, ServerUnavailableError, TritonRepoError
+from serving.errors import ModelLoadError, Problem, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:

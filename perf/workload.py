@@ -23,7 +23,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from perf.errors import Problem, WorkloadError
+from perf.errors import WorkloadError
+from serving.errors import Problem
 
 KeyPath = tuple[str | int, ...]
 Positive = Annotated[int, Field(ge=1)]

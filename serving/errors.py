@@ -7,7 +7,8 @@ the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -52,6 +53,48 @@ class UsageError(TritonRepoError):
     """The arguments cannot be used: exit status 2."""
 
     exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One of several things that are wrong; the parts are those of :class:`TritonRepoError`."""
+
+    what: str
+    where: str = ""
+    expected: str = ""
+    got: str = ""
+    fix: str = ""
+
+    def as_error(self) -> TritonRepoError:
+        """The same as an error, for its layout and its plain data."""
+        return TritonRepoError(self.what, where=self.where, expected=self.expected, got=self.got, fix=self.fix)
+
+
+class ProblemsError(UsageError):
+    """What was given cannot be used; carries every problem that was found, not only the first.
+
+    Attributes:
+        subject: what it is that has the problems.
+        problems: at least one.
+    """
+
+    subject = "arguments"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(first.what, where=first.where, expected=first.expected, got=first.got, fix=first.fix)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return super().__str__()
+        blocks = [f"{len(self.problems)} problems in the {self.subject}"]
+        return "\n".join(blocks + [str(problem.as_error()) for problem in self.problems])
+
+    def as_dict(self) -> dict[str, Any]:
+        """As for every error, with the first problem's parts, and ``problems``: all of them."""
+        problems = [problem.as_error().as_dict() | {"error": "Problem"} for problem in self.problems]
+        return {**super().as_dict(), "problems": problems}
 
 
 class MissingDependencyError(TritonRepoError):

@@ -52,20 +52,20 @@ app = create_app("bench-repo", help="Measure how fast a served model repository 
 def bench_repo(
     workload: Annotated[Path | None, typer.Argument(metavar="[WORKLOAD]", help="YAML file; flags win over it.")] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Repository to serve and measure [default: ./model_repository].")
+        Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running server: [http://|grpc://]HOST:PORT.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Requests under way at once [default: 1,4,16].")
+        str | None, typer.Option(metavar="N,N,...", help="Requests under way at once (default: 1,4,16).")
     ] = None,
-    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Samples in each request [default: 1].")] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="http|grpc", help="[default: http]")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Samples in each request (default: 1).")] = None,
+    protocol: Annotated[str | None, typer.Option(metavar="http|grpc", help="(default: http)")] = None,
     shared_memory: Annotated[
-        str | None, typer.Option(metavar="none|system", help="How tensors travel [default: none].")
+        str | None, typer.Option(metavar="none|system", help="How tensors travel (default: none).")
     ] = None,
     seconds: Annotated[
-        str | None, typer.Option(metavar="S", help="How long each point is measured [default: 6].")
+        str | None, typer.Option(metavar="S", help="How long each point is measured (default: 6).")
     ] = None,
     shape: Annotated[
         list[str] | None,

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inpu
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
 _GRACE_S = 1.0
+_POLL_S = 0.03
 _READ_BYTES = 1 << 18
 
 
@@ -40,7 +42,7 @@ class Load:
     Attributes:
         address: ``host:port`` of the protocol that is used.
         window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
-        windows: :data:`WINDOWS` for a measurement; 1 for a warm-up, after which perf_analyzer finds its result
+        windows: :data:`WINDOWS` for a measurement; fewer for a warm-up, after which perf_analyzer finds its result
             unstable and leaves no files.
         export: write every request's timestamps (and, unasked, tensors) to :data:`EXPORT`.
     """
@@ -87,8 +89,14 @@ def command_for(binary: Binary, load: Load) -> list[str]:
     return command
 
 
-def analyze(binary: Binary, load: Load, folder: Path, *, timeout_s: float) -> Output:
+def analyze(
+    binary: Binary, load: Load, folder: Path, *, timeout_s: float, at_end: Callable[[], None] = lambda: None
+) -> Output:
     """Run perf_analyzer in ``folder`` and wait for it; it is ended with everything it started, however we leave.
+
+    Args:
+        at_end: called as soon as the last window is over. perf_analyzer keeps its load up while it writes its files,
+            for seconds when tensors are large, and competes with it for the processor: that is not to be counted.
 
     Raises:
         AnalyzerError, ServerUnavailableError: it gave no measurement, with the reason and what to do.
@@ -108,7 +116,7 @@ def analyze(binary: Binary, load: Load, folder: Path, *, timeout_s: float) -> Ou
                 start_new_session=True,  # a group of its own: ended as a whole, and not by the terminal's Ctrl-C
             )
             try:
-                process.wait(timeout_s)
+                _wait(process, folder / STDOUT, load.windows, started_s + timeout_s, at_end)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
@@ -123,11 +131,26 @@ def analyze(binary: Binary, load: Load, folder: Path, *, timeout_s: float) -> Ou
     expected = [] if load.is_warm_up else [CSV, EXPORT] if load.export else [CSV]
     complete = all((folder / name).is_file() for name in expected)
     if load.is_warm_up:
-        # One window is never stable in its eyes: that is how a warm-up ends well.
+        # Fewer windows are never stable in its eyes: that is how a warm-up ends well.
         complete = "Failed to obtain stable measurement" in output.stderr and "Pass [1]" in output.stdout
     if timed_out or not complete or (process.returncode != 0 and not load.is_warm_up):
         raise explain(load, output.stdout, output.stderr, process.returncode, timeout_s if timed_out else None)
     return output
+
+
+def _wait(
+    process: subprocess.Popen[bytes], stdout: Path, windows: int, deadline_s: float, at_end: Callable[[], None]
+) -> None:
+    """Wait for the process, and on the way for the line it prints at the end of the last window."""
+    last = f"Pass [{windows}]".encode()
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_S)
+        if last in stdout.read_bytes()[:_READ_BYTES]:
+            at_end()
+            process.wait(max(0.0, deadline_s - time.monotonic()))
+        elif time.monotonic() > deadline_s:
+            raise subprocess.TimeoutExpired(process.args, 0)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -38,11 +38,14 @@ from perf.workload import Workload, workload_from
 from serving.errors import Problem, TritonRepoError
 from serving.progress import SILENT, Reporter
 
-EXPORT_LIMIT_BYTES = 1 << 28
-"""Above this perf_analyzer would spend longer on writing tensors as text than on measuring, and gigabytes of memory;
-its own percentiles are taken then."""
+EXPORT_LIMIT_BYTES = 1 << 26
+"""About a second of writing. Above this perf_analyzer would soon spend longer on writing tensors as text than on
+measuring, and gigabytes of memory (one photograph is 3 MB); its own percentiles are taken then."""
 
-WARM_UP_S = 1.0
+WARM_UP_S = 0.75
+WARM_UP_WINDOWS = 2
+"""The first for what is slow only once, the second to see how fast it is then."""
+
 SLOWEST_ANSWER_S = 60.0
 """A model whose answer takes longer than this is not waited for."""
 
@@ -167,13 +170,13 @@ class _Run:
             batch_size=workload.batch_size,
             shared_memory=workload.shared_memory,
             window_s=min(WARM_UP_S, workload.seconds),
-            windows=1,
+            windows=WARM_UP_WINDOWS,
         )
         place = folder / "warm-up"
         place.mkdir()
         with self.reporter.step(f"{subject.name}: warm up") as step:
             output = self._analyze(load, place)
-            seen = passes_of(output.stdout)[0]
+            seen = passes_of(output.stdout)[-1]
             step.done("warm", f"{seen.inferences_per_s:.0f} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
@@ -182,11 +185,11 @@ class _Run:
         export = text_bytes < EXPORT_LIMIT_BYTES or workload.shared_memory == "system"
         return replace(load, window_s=window_s, windows=WINDOWS, export=export)
 
-    def _analyze(self, load: Load, place: Path) -> Output:
+    def _analyze(self, load: Load, place: Path, at_end: Callable[[], None] = lambda: None) -> Output:
         """Run perf_analyzer, with longer windows where one passed without an answer."""
         while True:
             try:
-                return analyze(self.binary, load, place, timeout_s=_timeout_s(load))
+                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_end=at_end)
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise
@@ -206,11 +209,11 @@ class _Run:
             raw=str(place.relative_to(self.folder)),
         )
         with self.reporter.step(f"{subject.name}: concurrency {concurrency}") as step:
+            after: dict[str, Mapping[str, Any]] = {}
             try:
                 before = self.target.statistics(watched)
-                output = self._analyze(load, place)
+                output = self._analyze(load, place, lambda: after.update(self.target.statistics(watched)))
                 point = _measured(point, load, output)
-                after = self.target.statistics(watched)
             except TritonRepoError as error:
                 step.done("failed", error.what)
                 return point.model_copy(update={"error": error.as_dict()})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perf.result import BenchResult, Doubt, Point, ServerSide
-from perf.stability import MINIMUM_BEYOND
+from perf.result import BenchResult, Point, ServerSide
+from perf.stability import MEANINGS, MINIMUM_BEYOND
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,9 +87,8 @@ def to_markdown(result: BenchResult) -> str:
     """The table with what is needed to judge it, as Markdown."""
     lines = ["# Benchmark", "", *(f"- {line}" for line in _facts(result)), ""]
     lines += ["| " + " | ".join(_HEADINGS) + " |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
-    numbers = _Numbers()
-    lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in _rows(result, numbers)]
-    if footnotes := numbers.lines(result.doubts):
+    lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in _rows(result)]
+    if footnotes := _footnotes(result):
         lines += ["", "Doubts:", "", *(f"- {line}" for line in footnotes)]
     if failures := list(_failures(result)):
         lines += ["", "Not measured:", "", *(f"- {line}" for line in failures)]
@@ -105,12 +104,11 @@ def to_table(result: BenchResult) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("model", "doubts") else "right", no_wrap=True)
-    numbers = _Numbers()
-    for row in _rows(result, numbers):
+    for row in _rows(result):
         step = row[0].startswith("  ")
         table.add_row(*(Text(cell, style="dim" if step or cell.endswith("?") else "") for cell in row))
     parts: list[RenderableType] = [table, Text()]
-    for line in numbers.lines(result.doubts):
+    for line in _footnotes(result):
         parts.append(Text(line, style="yellow"))
     for line in _failures(result):
         parts.append(Text(f"not measured: {line}", style="red"))
@@ -139,20 +137,18 @@ def write_report(result: BenchResult, folder: Path) -> None:
     (folder / MARKDOWN_FILE).write_text(to_markdown(result))
 
 
-class _Numbers:
-    """Footnotes: each doubt gets a number where it is first met."""
-
-    def __init__(self) -> None:
-        self._messages: dict[str, int] = {}
-
-    def of(self, doubts: Sequence[Doubt]) -> str:
-        return " ".join(f"[{self._messages.setdefault(doubt.message, len(self._messages) + 1)}]" for doubt in doubts)
-
-    def lines(self, general: Sequence[Doubt]) -> list[str]:
-        return [doubt.message for doubt in general] + [f"[{n}] {message}" for message, n in self._messages.items()]
+def _footnotes(result: BenchResult) -> list[str]:
+    """What concerns the whole run, then the meaning of each doubt in the table, once."""
+    codes = dict.fromkeys(doubt.code for point in result.points for doubt in point.doubts)
+    meanings = [f"{_words(code)}: {MEANINGS.get(code, code)}" for code in codes]
+    return [doubt.message for doubt in result.doubts] + meanings
 
 
-def _rows(result: BenchResult, numbers: _Numbers) -> Iterator[tuple[str, ...]]:
+def _words(code: str) -> str:
+    return code.replace("_", " ")
+
+
+def _rows(result: BenchResult) -> Iterator[tuple[str, ...]]:
     for point in result.points:
         name = point.model + (f" (batch {point.batch_size})" if point.batch_size > 1 else "")
         latency, server = point.latency, point.server
@@ -168,7 +164,7 @@ def _rows(result: BenchResult, numbers: _Numbers) -> Iterator[tuple[str, ...]]:
             *(_ms(value) + _weak(percentile, latency.requests) for percentile, value in percentiles),
             *_server_cells(server),
             str(latency.requests),
-            numbers.of(point.doubts),
+            ", ".join(_words(doubt.code) for doubt in point.doubts),
         )
         for step in point.steps:
             yield (f"  {step.model}", *[""] * 6, *_server_cells(step), "", "")

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 
 from perf.result import Doubt, Latency, ServerSide, Window
 
+MEANINGS = {
+    "unstable": "the windows of a point disagree (marked ? at the throughput): a quieter machine or longer --seconds",
+    "few_requests": "fewer than 10 requests lie beyond a percentile (marked ?): longer --seconds",
+    "other_traffic": "others used the model too: queue, compute and mean batch are not only ours",
+    "failed_requests": "some requests were answered with an error",
+    "client_behind": "perf_analyzer could not keep up with the load it was to make",
+    "cache_hits": "answers came from the response cache; the requests repeat, real ones may not",
+}
+"""What each doubt of a point means, for a table that has no room for its numbers; keyed by :attr:`Doubt.code`."""
+
 MINIMUM_BEYOND = 10
 """Requests that must be slower than a percentile for it to mean something: with fewer, one of them moves it by more
 than a tenth of its rank. p99 thus wants 1000 requests, p95 200, p90 100."""
 
 OTHER_TRAFFIC_RATIO = 1.5
-"""perf_analyzer sends some requests outside its windows, at most about a tenth of them; half as many again are not
-its own."""
+"""perf_analyzer sends a few requests outside its windows; half as many again are not its own."""
 
 STEAL_PERCENT = 2.0
 """Time the hypervisor kept from us: from here on it shows in the percentiles."""

@@ -36,8 +36,9 @@ class Target:
     facts: Mapping[str, str]
 
     def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """Each model's statistics now (of its newest version); models that have none are left out."""
-        entries = {model: newest(self.client.statistics(model), model) for model in models}
+        """Each model's statistics (of its newest version) at one moment; models that have none are left out."""
+        said = self.client.statistics(models[0] if len(models) == 1 else "")
+        entries = {model: newest(said, model) for model in models}
         return {model: entry for model, entry in entries.items() if entry is not None}
 
 

@@ -3,7 +3,15 @@
 import pytest
 
 from perf.result import Latency, ServerSide, Window
-from perf.stability import client_behind, few_requests, machine_doubts, server_doubts, spread_percent, unstable
+from perf.stability import (
+    MEANINGS,
+    client_behind,
+    few_requests,
+    machine_doubts,
+    server_doubts,
+    spread_percent,
+    unstable,
+)
 
 
 def window(rate, mean_us):
@@ -72,3 +80,11 @@ def test_a_busy_machine_is_mentioned():
     busy, steal = machine_doubts(3.0, 2, 5.25)
     assert (busy.code, steal.code) == ("busy_machine", "cpu_steal")
     assert "load 3.00 on 2 cores" in busy.message and "5.2%" in steal.message
+
+
+def test_every_doubt_of_a_point_has_a_meaning_for_the_table():
+    doubts = (
+        unstable([window(1, 1), window(2, 2)], 10.0) + few_requests(latency(1)) + client_behind("not able to keep up")
+    )
+    doubts += server_doubts(side(failures=1, requests=1000, cache_hits=1), 100)
+    assert {doubt.code for doubt in doubts} == set(MEANINGS)

@@ -149,7 +149,7 @@ def test_session_options(level, name):
             inter_op_thread_count=2,
             enable_mem_arena=False,
             enable_mem_pattern=False,
-            session_entries={"session.intra_op.allow_spinning": "0"},
+            session_entries={"session.intra_op.allow_spinning": "1"},
         ),
     )
     assert options.graph_optimization_level == getattr(ort.GraphOptimizationLevel, name)
@@ -157,7 +157,8 @@ def test_session_options(level, name):
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 2)
     assert not options.enable_cpu_mem_arena
     assert not options.enable_mem_pattern
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.get_session_config_entry("session.inter_op.allow_spinning") == "0"
 
 
 def test_gpu_instance_without_cuda_is_a_clear_error():

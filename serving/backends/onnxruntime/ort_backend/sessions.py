@@ -26,6 +26,10 @@ CUDA_CHOICES = {
     "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
 }
 
+# By default ONNX Runtime's threads wait for work by burning their cores, which here are the server's and often the
+# client's too: MiniLM with 2 threads on 2 busy cores answered 2 to 3 times as many requests without.
+NO_SPINNING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+
 # TensorRT accelerator parameters that ONNX Runtime knows by another name.
 TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
@@ -143,7 +147,7 @@ def session_options(ort: Any, settings: Settings) -> Any:
         options.enable_cpu_mem_arena = settings.enable_mem_arena
     if settings.enable_mem_pattern is not None:
         options.enable_mem_pattern = settings.enable_mem_pattern
-    for key, value in settings.session_entries.items():
+    for key, value in {**NO_SPINNING, **settings.session_entries}.items():
         options.add_session_config_entry(key, value)
     for library in settings.op_libraries:
         options.register_custom_ops_library(library)

@@ -28,7 +28,7 @@ from serving.terminal import (
 )
 
 EXAMPLES = (
-    "bench-repo                                            # every model in ./model_repository, concurrency 1, 4, 16",
+    "bench-repo   # every model in ./model_repository at concurrency 1, 4 and 16",
     "bench-repo --repository model_repository --model digits --concurrency 1,8,32 --protocol grpc",
     "bench-repo --url 127.0.0.1:8000 --model digits --seconds 20 --output results",
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
@@ -50,11 +50,11 @@ app = create_app("bench-repo", help="Measure how fast a served model repository 
 
 @app.command(epilog=epilog(EXAMPLES))
 def bench_repo(
-    workload: Annotated[Path | None, typer.Argument(metavar="[WORKLOAD]", help="YAML file; flags win over it.")] = None,
+    workload: Annotated[Path | None, typer.Argument(metavar="WORKLOAD", help="YAML file; flags win over it.")] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A running server: [http://|grpc://]HOST:PORT.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http://... or grpc://...")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
     concurrency: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Requests under way at once (default: 1,4,16).")

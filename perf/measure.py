@@ -30,7 +30,7 @@ from perf.parse import (
     strip_tensors,
     windows_of,
 )
-from perf.report import write_report
+from perf.report import milliseconds, rate, write_report
 from perf.result import BenchResult, Doubt, ModelRun, Point, Tool, Window
 from perf.stability import client_behind, few_requests, machine_doubts, server_doubts, unstable
 from perf.target import Subject, Target, open_target, subjects
@@ -177,7 +177,7 @@ class _Run:
         with self.reporter.step(f"{subject.name}: warm up") as step:
             output = self._analyze(load, place)
             seen = passes_of(output.stdout)[-1]
-            step.done("warm", f"{seen.inferences_per_s:.0f} inferences/s")
+            step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
         assert subject.spec is not None and subject.data is not None
@@ -272,7 +272,7 @@ def _doubts(point: Point, output: Output, limit_percent: float) -> Iterator[Doub
 def _summary(point: Point) -> str:
     assert point.latency is not None and point.inferences_per_s is not None
     mark = "  (see doubts)" if point.doubts else ""
-    return f"{point.inferences_per_s:.0f} inferences/s, p99 {point.latency.p99_us / 1000:.3g} ms{mark}"
+    return f"{rate(point.inferences_per_s)} inferences/s, p99 {milliseconds(point.latency.p99_us)} ms{mark}"
 
 
 def _timeout_s(load: Load) -> float:

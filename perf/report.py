@@ -160,8 +160,8 @@ def _rows(result: BenchResult) -> Iterator[tuple[str, ...]]:
         yield (
             name,
             str(point.concurrency),
-            f"{_rate(point.inferences_per_s)}{mark}",
-            *(_ms(value) + _weak(percentile, latency.requests) for percentile, value in percentiles),
+            f"{rate(point.inferences_per_s)}{mark}",
+            *(milliseconds(value) + _weak(percentile, latency.requests) for percentile, value in percentiles),
             *_server_cells(server),
             str(latency.requests),
             ", ".join(_words(doubt.code) for doubt in point.doubts),
@@ -174,18 +174,19 @@ def _server_cells(server: ServerSide | None) -> tuple[str, str, str]:
     if server is None:
         return ("-", "-", "-")
     batch = f"{server.mean_batch:.2f}" if server.mean_batch is not None else "-"
-    return (_ms(server.queue_us), _ms(server.compute_us), batch)
+    return (milliseconds(server.queue_us), milliseconds(server.compute_us), batch)
 
 
 def _weak(percentile: int, requests: int) -> str:
     return "?" if requests * (100 - percentile) / 100 < MINIMUM_BEYOND else ""
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
+    """A rate per second with three significant digits, whole from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _ms(value_us: float | None) -> str:
+def milliseconds(value_us: float | None) -> str:
     """Microseconds as milliseconds with three significant digits."""
     if value_us is None:
         return "-"

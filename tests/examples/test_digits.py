@@ -42,10 +42,11 @@ def test_drawing_puts_captions_under_images(module_of: Any) -> None:
     images = np.zeros((5, 1, 8, 8), dtype=np.float32)
     images[0, 0, 0, 0] = 16
     lines = client.draw(images, [f"number {k}" for k in range(5)]).splitlines()
-    assert len(lines) == 18
+    assert len(lines) == 19
     assert lines[0] == "@@"
     assert lines[8].split("   ")[0].strip() == "number 0"
-    assert lines[17] == "number 4"
+    assert lines[9:11] == ["", ""]  # a blank line, then the fifth image's first row
+    assert lines[18] == "number 4"
 
 
 @pytest.mark.server

@@ -96,10 +96,11 @@ def _print_reports(reports: list[Any], *, quiet: bool) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "status", "version", "size", "max abs error", "accuracy", "mean batch", "seconds"):
-        table.add_column(heading, justify="left" if heading in ("model", "status") else "right")
+        table.add_column(heading, justify="left" if heading in ("model", "status") else "right", no_wrap=True)
     for result in (result for report in reports for result in report.models):
         table.add_row(*_row(result))
-    Console(highlight=False, soft_wrap=True).print(table)
+    # A row stays a row: a terminal that is too narrow wraps it, a pipe gets it whole.
+    Console(highlight=False, width=200).print(table, crop=False)
     for report in reports:
         for result in report.models:
             if not quiet:

@@ -47,7 +47,8 @@ class Build:
     samples: Samples = field(init=False)
     reference: Runner = field(init=False)
     cases: list[Case] = field(init=False)
-    singles: list[Case] = field(init=False)
+    golden: list[Case] = field(init=False)
+    together: list[Case] = field(init=False)
     artifact: Artifact = field(init=False)
     config: ModelConfig = field(init=False)
     config_text: str = field(init=False)
@@ -92,7 +93,9 @@ def _reference(build: Build) -> None:
     interface = build.loaded.interface
     max_batch = build.model.batch.max if interface.batches else 0
     build.cases = cases_of(build.samples, interface, max_batch, build.reference)
-    build.singles = single_cases(build.samples, CONCURRENT_REQUESTS, build.reference)
+    build.golden = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.reference)
+    alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(build.golden), build.reference, alike=True)
+    build.together = build.golden + alike
 
 
 def _export(build: Build) -> None:
@@ -143,7 +146,7 @@ def _accuracy(build: Build) -> None:
 
 
 def _serve(build: Build) -> None:
-    build.served = build.bench.check(build.name, build.cases, build.singles, build.artifact.precision)
+    build.served = build.bench.check(build.name, build.cases, build.together, build.artifact.precision)
 
 
 def _publish(build: Build) -> None:
@@ -151,7 +154,7 @@ def _publish(build: Build) -> None:
     if same is not None:
         build.published = publish.Published(same, False, build.target / str(same))
         return
-    golden.write_golden(build.version_dir / "golden.npz", build.singles)
+    golden.write_golden(build.version_dir / "golden.npz", build.golden)
     files = {file.name: sha256_of(file) for file in sorted(build.version_dir.iterdir())}
     text = manifest.dump(
         manifest.manifest_of(

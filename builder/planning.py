@@ -75,6 +75,6 @@ def _steps(name: str, model: ModelSpec, spec: Spec) -> list[tuple[str, str]]:
         steps.append(("accuracy", f"{model.evaluate.python}, a drop of at most {model.evaluate.max_drop:g}"))
     steps += [
         ("serve", "load it in Triton, ask over HTTP and gRPC, one at a time and many at once"),
-        ("publish", f"to {spec.repository / name / str(version)}"),
+        ("publish", f"to {spec.repository / name / str(version)}, unless it is what is there already"),
     ]
     return steps

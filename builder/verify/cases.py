@@ -62,9 +62,17 @@ def cases_of(samples: Samples, interface: Interface, max_batch: int, reference: 
     return cases
 
 
-def single_cases(samples: Samples, count: int, reference: Runner) -> list[Case]:
-    """``count`` requests of one sample each, gone through in a circle; equal ones are answered once."""
-    distinct = [samples.batch(1, start=index) for index in range(min(count, len(samples.rows)))]
+def single_cases(samples: Samples, count: int, reference: Runner, *, alike: bool = False) -> list[Case]:
+    """``count`` requests of one sample each, gone through in a circle; equal ones are answered once.
+
+    Args:
+        samples: what the requests are made of.
+        count: how many.
+        reference: the original module.
+        alike: all of the first sample's sizes, so that the server can put them into one batch.
+    """
+    sizes = samples.sizes() if alike else None
+    distinct = [samples.batch(1, sizes, start=index) for index in range(min(count, len(samples.rows)))]
     answered = [Case(f"sample {index}", 1, inputs, reference(inputs)) for index, inputs in enumerate(distinct)]
     return [answered[index % len(answered)] for index in range(count)]
 

@@ -81,13 +81,13 @@ class ServeBench:
             self._server = server
         return self._server
 
-    def check(self, name: str, cases: Sequence[Case], singles: Sequence[Case], precision: str) -> Served:
+    def check(self, name: str, cases: Sequence[Case], together: Sequence[Case], precision: str) -> Served:
         """Load one model, ask everything over both protocols, compare, unload.
 
         Args:
             name: the model, a folder of the staging repository.
             cases: asked one at a time.
-            singles: requests of one sample each, asked all at once.
+            together: requests of one sample each, asked all at once.
             precision: row of the tolerance table.
 
         Raises:
@@ -109,7 +109,7 @@ class ServeBench:
                             got = client.infer(name, case.inputs)
                             _require(case, got, precision, f"{name} over {scheme}", per_output)
                         before = _counts(admin, name)
-                        self._ask_at_once(client, name, singles, precision, scheme, per_output)
+                        self._ask_at_once(client, name, together, precision, scheme, per_output)
                         batches.append(_mean_batch(before, _counts(admin, name)))
             finally:
                 if admin.is_live():
@@ -118,7 +118,7 @@ class ServeBench:
             f"{server.runtime.kind} Triton {server.runtime.version}".strip(),
             load_s,
             len(cases),
-            len(singles),
+            len(together),
             max(batches),
             summary(per_output),
         )
@@ -141,14 +141,14 @@ class ServeBench:
         self,
         client: Client,
         name: str,
-        singles: Sequence[Case],
+        together: Sequence[Case],
         precision: str,
         scheme: str,
         per_output: dict[str, list[Difference]],
     ) -> None:
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            answers = list(pool.map(lambda case: client.infer(name, case.inputs), singles))
-        for case, got in zip(singles, answers, strict=True):
+            answers = list(pool.map(lambda case: client.infer(name, case.inputs), together))
+        for case, got in zip(together, answers, strict=True):
             _require(case, got, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
 
 

@@ -21,6 +21,8 @@ from serving.progress import SILENT, Reporter
 from serving.provision import cache_dir, problems
 from serving.status import ask
 
+DEFAULT_PORTS = (("--http-port", 8000), ("--grpc-port", 8001), ("--metrics-port", 8002))
+
 _MIB = 1 << 20
 _FETCH_BYTES = 500 * _MIB  # the embedded runtime unpacked, and room to stage it
 _SHM_FREE_BYTES = 16 * _MIB
@@ -172,7 +174,7 @@ def _shared_memory() -> Check:
 
 
 def _ports() -> Iterator[Check]:
-    for option, port in (("--http-port", 8000), ("--grpc-port", 8001), ("--metrics-port", 8002)):
+    for option, port in DEFAULT_PORTS:
         if can_bind("127.0.0.1", port):
             yield Check(f"port {port}", "ok", "free")
         else:

@@ -283,6 +283,7 @@ class Server:
         return command + self._extra_args
 
     def _launch(self, runtime: Runtime) -> None:
+        assert self._ports is not None
         if self._chosen_log_path is None:
             handle, name = tempfile.mkstemp(prefix="triton-", suffix=".log")
             os.close(handle)
@@ -295,6 +296,7 @@ class Server:
             env=runtime.environment(),
             log=str(self.log_path),
             parent=os.getpid(),
+            http_port=self._ports[0],
             exit_timeout_s=self._exit_timeout_s,
             quick=not any("trace" in argument for argument in self._extra_args),  # traces are written at the very end
             only_stubs=runtime.kind == "embedded",

@@ -8,10 +8,13 @@ import os
 import select
 import subprocess
 import sys
+from pathlib import Path
 
 from serving import watchdog
 
 _KILLED = 128 + 9
+# Nothing of the environment leaks in (-I, -S); our own package is looked up last, after the standard library.
+_SCRIPT = "import sys; sys.path.append(sys.argv[1]); from serving.watchdog import main; sys.exit(main())"
 
 
 class Supervised:
@@ -29,7 +32,7 @@ class Supervised:
         self.error = ""
         self._said = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", watchdog.__file__],
+            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(Path(__file__).parents[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

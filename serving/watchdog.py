@@ -1,7 +1,7 @@
 """Stands between a process and the server it started, and outlives both: nothing is left behind, however they die.
 
-Run as a script (``python -I -S watchdog.py``) with nothing but the standard library: it reads one JSON line (see
-:class:`Orders`) from stdin, starts the server in a session of its own, writes ``{"pid": N}`` and, at the end,
+Run by :mod:`serving.supervised` as a process of its own, with nothing but the standard library: it reads one JSON line
+(:class:`Orders`) from stdin, starts the server in a session of its own, writes ``{"pid": N}`` and, at the end,
 ``{"exit": N}`` to stdout. The server is stopped when stdin says ``t`` (in order) or ``k`` (at once), when stdin closes,
 or when the parent is gone: SIGKILL of the parent closes its pipe, and is noticed by its process id where a forked child
 still holds the pipe. Then every process that came from the server is killed, and its shared memory removed.
@@ -16,17 +16,19 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.connections import shut_idle
+
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "triton_repo"
 PREFIX_HERE = "@SHARED_MEMORY_PREFIX@"
 
+_WAITING_FOR_CLIENTS = b"HTTP service connections"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PARENT_CHECK_S = 1.0
@@ -43,6 +45,7 @@ class Orders:
         env: its whole environment.
         log: where its output goes (appended).
         parent: process id of the one who ordered.
+        http_port: connections to it that only wait are let go when the server is stopped.
         exit_timeout_s: how long the server itself waits for requests in flight.
         quick: end the server once its models are stopped, instead of after its own seconds of polling.
         only_stubs: every model lives in a stub process, so "no stub left" means "all models unloaded".
@@ -52,6 +55,7 @@ class Orders:
     env: dict[str, str]
     log: str
     parent: int
+    http_port: int
     exit_timeout_s: float
     quick: bool
     only_stubs: bool
@@ -182,11 +186,13 @@ class Watchdog:
         had_stubs = len(session_pids(self.pid)) > 1
 
         def models_are_stopped() -> bool:
-            if not self._orders.quick:
-                return False
             with log.open("rb") as handle:
                 handle.seek(before)
                 said = handle.read()
+            if _WAITING_FOR_CLIENTS in said and b"Waiting for in-flight" not in said:
+                shut_idle(self.pid, self._orders.http_port)
+            if not self._orders.quick:
+                return False
             if b"Found 0 live models" in said:
                 return True
             finished = b"All models are stopped" in said and had_stubs and self._orders.only_stubs
@@ -233,7 +239,7 @@ def _read_orders() -> Orders:
 
 
 def main() -> int:
-    """The script."""
+    """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reader, writer = os.pipe()
@@ -252,7 +258,3 @@ def main() -> int:
     status = watchdog.run()
     _tell({"exit": status})
     return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -77,6 +77,16 @@ def write_model() -> WriteModel:
 
 
 @pytest.fixture(scope="session")
+def telling_code() -> Callable[[Path], str]:
+    """``telling_code(path)``: the code of ``slow``, which makes ``path`` when a request begins."""
+
+    def code(begun: Path) -> str:
+        return SLOW.replace("time.sleep", f"open({str(begun)!r}, 'w').close(); time.sleep")
+
+    return code
+
+
+@pytest.fixture(scope="session")
 def until() -> Callable[..., None]:
     """``until(condition, timeout_s=30)``: poll until it holds; the test fails if it does not in time."""
 

@@ -27,7 +27,10 @@ prepare_work() {
   work=$(mktemp -d /var/tmp/compose-test.XXXXXX)
   chmod 755 "$work"
   trap clean_up EXIT
-  mkdir "$work/networks"
+  trap "exit 130" INT
+  trap "exit 143" TERM
+  mkdir "$work/networks" "$work/tmp"
+  export TMPDIR=$work/tmp
   cat > "$work/containers.conf" << CONF
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import threading
@@ -209,9 +210,7 @@ def _run(server: Server, voice: _Voice) -> int:
         _announce(server, voice)
         _watch(server, voice)
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM: the ordinary end of a server
-        if not voice.quiet:
-            voice.say("stopping: requests in flight finish first; Ctrl-C again ends it at once")
-        server.stop()
+        _stop(server, voice)
         return server.wait() or 0
     finally:
         server.stop()
@@ -219,6 +218,16 @@ def _run(server: Server, voice: _Voice) -> int:
     if status:
         raise _ended(server, status)
     return 0
+
+
+def _stop(server: Server, voice: _Voice) -> None:
+    try:
+        if not voice.quiet:
+            voice.say("stopping: requests in flight finish first; Ctrl-C again ends it at once")
+        server.stop()
+    except KeyboardInterrupt:
+        server.stop(at_once=True)
+        raise
 
 
 def _announce(server: Server, voice: _Voice) -> None:
@@ -259,16 +268,15 @@ def _usage(server: Server, status: Status) -> list[str]:
 def _watch(server: Server, voice: _Voice) -> None:
     """Show what it does until it ends by itself."""
     line = ["starting"]
-    seen = len(server.log())
-    with voice.status_line(lambda: line[0]):
+    log = server.log_path.open(errors="replace")  # read on from here, however long it grows
+    log.seek(0, os.SEEK_END)
+    with log, voice.status_line(lambda: line[0]):
         while True:
             with contextlib.suppress(ServerUnavailableError):  # busy, or just ending: the next tick knows
                 status = read_status(server.http_url)
                 voice.tick(status)
                 line[0] = f"{status.line()}   http {server.http_url}  grpc {server.grpc_url}"
-            log = server.log()
-            voice.server_says(log[seen:])
-            seen = len(log)
+            voice.server_says(log.read())
             if server.wait(_TICK_S) is not None:
                 return
 

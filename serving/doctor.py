@@ -83,6 +83,7 @@ def examine(*, reporter: Reporter = SILENT, provide: bool = False) -> list[Check
     if embedded and usable and provide:
         checks.append(_attempt("embedded runtime", lambda: runtime.embedded_runtime(reporter=reporter).describe()))
         usable = checks[-1].status != "missing"
+        checks[0] = _server()
     if usable and (not embedded or not _absent()):
         with reporter.step("try a request through a real server"):
             checks.append(_attempt("a request through the server", _try_request))

@@ -13,22 +13,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from serving import server_log, watchdog
 from serving.errors import ModelLoadError, ServerStartError, TritonRepoError, UsageError
-from serving.ports import can_bind, free_ports, listened_by, listeners
+from serving.options import ModelControlMode, Ports, ServerOptions
+from serving.ports import can_bind, listened_by, listeners
 from serving.progress import SILENT, Reporter
 from serving.runtime import Runtime, find_runtime
 from serving.supervised import Supervised
-
-ModelControlMode = Literal["none", "poll", "explicit"]
 
 _POLL_S = 0.03
 _HEALTH_TIMEOUT_S = 2.0
 _OTHER_MODELS_S = 5.0  # after one model failed: how long the others may still take to say what is wrong with them
 _PORT_RACES = 5
-_PORT_NAMES = ("http_port", "grpc_port", "metrics_port")
 
 
 class Server:
@@ -44,7 +41,7 @@ class Server:
         poll_interval_s: with ``poll``, how often to look; Triton takes whole seconds, at least one.
         cache_size_bytes: size of the response cache; 0 for none.
         exit_on_error: a model that fails to load fails the start; otherwise the rest is served, see :attr:`failures`.
-        log_path: where the log goes (appended) and stays; by default a temporary file that is removed by a clean stop.
+        log_path: where the log goes (overwritten) and stays; by default a temporary file that a clean stop removes.
         startup_timeout_s: how long loading may take.
         exit_timeout_s: how long requests in flight may take to finish when the server is stopped.
         extra_args: further arguments for ``tritonserver``.
@@ -75,44 +72,50 @@ class Server:
         reporter: Reporter = SILENT,
     ) -> None:
         folders = [repository] if isinstance(repository, (str, Path)) else list(repository)
-        self.repositories = [Path(folder).absolute() for folder in folders]
-        self.host = host
-        self.model_control_mode = model_control_mode
+        self._options = ServerOptions(
+            repositories=[Path(folder).absolute() for folder in folders],
+            host=host,
+            ports=(http_port, grpc_port, metrics_port),
+            model_control_mode=model_control_mode,
+            load=list(load),
+            poll_interval_s=poll_interval_s,
+            cache_size_bytes=cache_size_bytes,
+            exit_on_error=exit_on_error,
+            exit_timeout_s=exit_timeout_s,
+            extra_args=list(extra_args),
+        )
         self.failures: dict[str, str] = {}
         self._runtime = runtime
-        self._wanted_ports = (http_port, grpc_port, metrics_port)
-        self._ports: tuple[int, int, int] | None = None
-        self._load = list(load)
-        self._poll_interval_s = poll_interval_s
-        self._cache_size_bytes = cache_size_bytes
-        self._exit_on_error = exit_on_error
+        self._ports: Ports | None = None
         self._chosen_log_path = log_path
         self._log_path = log_path
         self._kept_log = ""
         self._startup_timeout_s = startup_timeout_s
-        self._exit_timeout_s = exit_timeout_s
-        self._extra_args = list(extra_args)
         self._reporter = reporter
         self._process: Supervised | None = None
         self._exit_status: int | None = None
-        self._check_arguments()
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
     @property
+    def repositories(self) -> list[Path]:
+        """The model repositories, as absolute paths."""
+        return self._options.repositories
+
+    @property
     def http_url(self) -> str:
         """``127.0.0.1:8000``; for :class:`serving.Client` as it is, for a browser with ``http://`` before it."""
-        return self._url(0)
+        return self._url("http_port")
 
     @property
     def grpc_url(self) -> str:
         """``127.0.0.1:8001``, without a scheme, as tritonclient takes it."""
-        return self._url(1)
+        return self._url("grpc_port")
 
     @property
     def metrics_url(self) -> str:
         """``http://127.0.0.1:8002/metrics``."""
-        return f"http://{self._url(2)}/metrics"
+        return f"http://{self._url('metrics_port')}/metrics"
 
     @property
     def pid(self) -> int:
@@ -180,18 +183,18 @@ class Server:
                 f"{runtime.describe()} is running already and cannot be started", fix="use serving.Client to talk to it"
             )
         for attempt in range(1, _PORT_RACES + 1):
-            self._choose_ports()
+            ports = self._ports = self._choose_ports()
             try:
                 with self._reporter.step("start Triton") as step:
-                    self._launch(runtime)
-                    self._await_ready()
+                    self._launch(runtime, ports)
+                    self._await_ready(ports)
                     step.done("ready", self.http_url)
                 return self
             except BaseException as error:
                 self._finish(at_once=True)
                 self._keep_log(remove=self._chosen_log_path is None and not isinstance(error, TritonRepoError))
                 lost_race = isinstance(error, ServerStartError) and server_log.port_taken(self._kept_log)
-                if not lost_race or None not in self._wanted_ports or attempt == _PORT_RACES:
+                if not lost_race or None not in self._options.ports or attempt == _PORT_RACES:
                     raise
         raise AssertionError("unreachable")
 
@@ -208,82 +211,32 @@ class Server:
 
     # -- how ----------------------------------------------------------------------------------------------------
 
-    def _check_arguments(self) -> None:
-        if not self.repositories:
-            raise UsageError("no model repository given")
-        for folder in self.repositories:
-            if not folder.is_dir():
-                raise UsageError(
-                    "the model repository is not a folder",
-                    where=str(folder),
-                    expected="a folder with one folder per model",
-                    got="a file" if folder.exists() else "nothing there",
-                )
-        if self._load and self.model_control_mode != "explicit":
-            raise UsageError(
-                "models to load are named, but the model control mode loads all of them",
-                expected='model_control_mode="explicit"',
-                got=f'model_control_mode="{self.model_control_mode}" with load={self._load}',
-            )
-        if self.model_control_mode not in ("none", "poll", "explicit"):
-            raise UsageError(
-                "unknown model control mode", expected="none, poll or explicit", got=str(self.model_control_mode)
-            )
-        given = [port for port in self._wanted_ports if port is not None]
-        if len(set(given)) != len(given) or any(not 0 < port < 65536 for port in given):
-            raise UsageError(
-                "the ports cannot be used", expected="different numbers from 1 to 65535", got=f"{self._wanted_ports}"
-            )
-
-    def _choose_ports(self) -> None:
+    def _choose_ports(self) -> Ports:
+        host = self._options.host
         try:
-            fresh = iter(free_ports(self.host, len(self._wanted_ports)))
+            ports = self._options.choose_ports()
         except OSError as exc:
             raise ServerStartError(
                 "this machine cannot listen on that address",
-                where=self.host,
+                where=host,
                 expected="an address of this machine (127.0.0.1), or 0.0.0.0 for all of them",
                 got=exc.strerror or str(exc),
             ) from exc
-        self._ports = tuple(next(fresh) if port is None else port for port in self._wanted_ports)  # type: ignore[assignment]
-        for name, port in zip(_PORT_NAMES, self._wanted_ports, strict=True):
-            if port is not None and not can_bind(self.host, port):
-                raise self._port_error(name, port)
+        for port in self._options.ports:
+            if port is not None and not can_bind(host, port):
+                raise self._port_error(ports.name_of(port), port)
+        return ports
 
     def _port_error(self, name: str, port: int) -> ServerStartError:
         holders = ", ".join(f"{comm} (process {pid})" for pid, comm in listeners(port).items())
         return ServerStartError(
             f"port {port} is taken",
-            where=f"{name} on {self.host}",
+            where=f"{name} on {self._options.host}",
             got=f"held by {holders}" if holders else "held by a process of another user, or not allowed",
             fix="stop that process, or choose another port",
         )
 
-    def _command(self, runtime: Runtime) -> list[str]:
-        assert self._ports is not None
-        http_port, grpc_port, metrics_port = self._ports
-        command = [str(runtime.tritonserver)]
-        command += [f"--model-repository={folder}" for folder in self.repositories]
-        command += [f"--http-address={self.host}", f"--http-port={http_port}"]
-        command += [f"--grpc-address={self.host}", f"--grpc-port={grpc_port}"]
-        command += [f"--metrics-address={self.host}", f"--metrics-port={metrics_port}"]
-        command += [f"--model-control-mode={self.model_control_mode}", f"--exit-on-error={_flag(self._exit_on_error)}"]
-        command += [f"--exit-timeout-secs={self._exit_timeout_s}"]
-        command += [f"--load-model={name}" for name in self._load]
-        if self.model_control_mode == "poll":
-            command.append(f"--repository-poll-secs={max(1, round(self._poll_interval_s))}")
-        if runtime.backend_dir is not None:
-            command.append(f"--backend-directory={runtime.backend_dir}")
-        if self._cache_size_bytes:
-            command.append(f"--cache-config=local,size={self._cache_size_bytes}")
-            if runtime.cache_dir is not None:
-                command.append(f"--cache-directory={runtime.cache_dir}")
-        for backend in _python_based_backends(runtime):
-            command.append(f"--backend-config={backend},shm-region-prefix-name={watchdog.PREFIX_HERE}")
-        return command + self._extra_args
-
-    def _launch(self, runtime: Runtime) -> None:
-        assert self._ports is not None
+    def _launch(self, runtime: Runtime, ports: Ports) -> None:
         if self._chosen_log_path is None:
             handle, name = tempfile.mkstemp(prefix="triton-", suffix=".log")
             os.close(handle)
@@ -292,13 +245,15 @@ class Server:
             self._chosen_log_path.parent.mkdir(parents=True, exist_ok=True)
             self._chosen_log_path.write_bytes(b"")
         orders = watchdog.Orders(
-            command=self._command(runtime),
+            command=self._options.command(runtime, ports),
             env=runtime.environment(),
             log=str(self.log_path),
             parent=os.getpid(),
-            http_port=self._ports[0],
-            exit_timeout_s=self._exit_timeout_s,
-            quick=not any("trace" in argument for argument in self._extra_args),  # traces are written at the very end
+            http_port=ports.http_port,
+            exit_timeout_s=self._options.exit_timeout_s,
+            quick=not any(
+                "trace" in argument for argument in self._options.extra_args
+            ),  # traces are written at the very end
             only_stubs=runtime.kind == "embedded",
         )
         self._process = Supervised(orders)
@@ -310,7 +265,7 @@ class Server:
                 fix="serve-repo doctor",
             )
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, ports: Ports) -> None:
         deadline = time.monotonic() + self._startup_timeout_s
         failed_at: float | None = None
         while True:
@@ -319,24 +274,23 @@ class Server:
             self.failures = server_log.load_failures(log)
             now = time.monotonic()
             if status is not None:
-                raise self._death(status, log)
-            if self.failures and self._exit_on_error:
+                raise self._death(status, log, ports)
+            if self.failures and self._options.exit_on_error:
                 failed_at = failed_at or now
                 if server_log.has_judged_all(log) or now > failed_at + _OTHER_MODELS_S:
                     raise self._load_error(log)
-            elif self._is_ready():
+            elif self._is_ready(ports):
                 return
             if now > deadline:
                 raise self._timeout(log)
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, ports: Ports) -> bool:
         """Our own server listens on all three ports and says so; another one on the same port does not count."""
-        assert self._ports is not None
         pids = watchdog.session_pids(self.pid)
-        if not all(listened_by(pids, port) for port in self._ports):
+        if not all(listened_by(pids, port) for port in ports):
             return False
         # With models that failed, "ready" stays false for good; "live" comes after loading.
-        path = "/v2/health/ready" if self._exit_on_error else "/v2/health/live"
+        path = "/v2/health/ready" if self._options.exit_on_error else "/v2/health/live"
         host, _, port = self.http_url.rpartition(":")
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_HEALTH_TIMEOUT_S)
         try:
@@ -347,11 +301,10 @@ class Server:
         finally:
             connection.close()
 
-    def _death(self, status: int, log: str) -> ServerStartError | ModelLoadError:
+    def _death(self, status: int, log: str, ports: Ports) -> ServerStartError | ModelLoadError:
         if taken := server_log.port_taken(log):
             port = int(taken.rpartition(":")[2])
-            names = dict(zip(self._ports or (), _PORT_NAMES, strict=False))
-            return self._port_error(names.get(port, "port"), port)
+            return self._port_error(ports.name_of(port), port)
         if self.failures:
             return self._load_error(log)
         reason = server_log.refusal(log)
@@ -395,21 +348,8 @@ class Server:
         if remove and self._log_path is not None:
             self._log_path.unlink(missing_ok=True)
 
-    def _url(self, index: int) -> str:
+    def _url(self, name: str) -> str:
         if self._ports is None:
             raise ServerStartError("the server has no address yet", fix="call start(), or use it in a with block")
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"{host}:{self._ports[index]}"
-
-
-def _python_based_backends(runtime: Runtime) -> list[str]:
-    """``python`` and the backends written in it: each makes shared memory of its own."""
-    folder = runtime.backend_dir
-    if folder is None:
-        return ["python"]
-    others = [path.parent.name for path in folder.glob("*/model.py") if not list(path.parent.glob("libtriton_*.so"))]
-    return ["python", *sorted(others)]
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._options.host, self._options.host)
+        return f"{host}:{getattr(self._ports, name)}"

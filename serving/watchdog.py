@@ -99,6 +99,13 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _start_time(pid: int) -> str:
     fields = _stat(pid)
     return fields[19] if len(fields) > 19 else ""
@@ -198,13 +205,22 @@ class Watchdog:
             finished = b"All models are stopped" in said and had_stubs and self._orders.only_stubs
             return finished and session_pids(self.pid) == [self.pid]
 
-        self._server.terminate()
+        for pid in self._to_terminate():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + self._orders.exit_timeout_s + _KILL_MARGIN_S
         how = self._until(models_are_stopped, deadline)
         if how == "":
             return int(self._server.returncode)
         self._server.kill()
         return 0 if how == "c" else -signal.SIGKILL
+
+    def _to_terminate(self) -> list[int]:
+        """The server itself, also where the command is a script that runs it and would die of the signal alone."""
+        session = set(session_pids(self.pid))
+        servers = {pid for pid in session if _name(pid) == "tritonserver"}
+        starters = {int(fields[1]) for pid, fields in _processes() if pid in servers}
+        return sorted(servers - starters) or [self.pid]
 
     def _clean(self) -> None:
         """Kill and reap every descendant, wherever it moved, and remove the shared memory."""

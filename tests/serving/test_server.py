@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving import Client, Server, server
+from serving import Client, Server, options
 from serving.errors import ModelLoadError, ServerStartError, UsageError
 from serving.runtime import Runtime
 from serving.status import read_status
@@ -262,14 +262,14 @@ class TestFailing:
             other.bind(("127.0.0.1", 0))
             other.listen()
             taken = other.getsockname()[1]
-            real, asked = server.free_ports, []
+            real, asked = options.free_ports, []
 
             def lose_once(host: str, count: int) -> list[int]:
                 asked.append(count)
                 ports = real(host, count)
                 return [taken, *ports[1:]] if len(asked) == 1 else ports
 
-            monkeypatch.setattr(server, "free_ports", lose_once)
+            monkeypatch.setattr(options, "free_ports", lose_once)
             with Server(tmp_path, runtime=triton_runtime) as running:
                 assert len(asked) == 2
                 assert running.http_url != f"127.0.0.1:{taken}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from serving import supervised, watchdog
 from serving.runtime import Runtime
+from serving.server import Server
 from serving.watchdog import SHARED_MEMORY, session_pids
 
 # A parent that starts a server, says its process id, and waits. With "fork", a child holds the watchdog's pipe too.
@@ -74,6 +76,19 @@ def test_a_watchdog_that_is_killed_takes_the_server_with_it(parent, until) -> No
     until(lambda: not session_pids(server_pid))
     watchdog.sweep()  # as every later start does
     assert segments(guard) == []
+
+
+@pytest.mark.server
+def test_a_script_that_runs_the_server_is_stopped_in_order(tmp_path: Path, triton_runtime: Runtime) -> None:
+    script = tmp_path / "bin/tritonserver"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/bash\n{triton_runtime.tritonserver} "$@"\nexit $?\n')
+    script.chmod(0o755)
+    (tmp_path / "models").mkdir()
+    with Server(tmp_path / "models", runtime=dataclasses.replace(triton_runtime, tritonserver=script)) as server:
+        assert len(session_pids(server.pid)) == 2
+    assert "All models are stopped" in server.log()
+    assert server.poll() == 0
 
 
 def test_the_sweep_takes_only_what_is_ours_and_dead() -> None:

@@ -25,6 +25,11 @@ models:
     inputs: {ids: "int64[batch, seq: 1..16]", mask: "int64[batch, seq]"}
     outputs: {embedding: "float32[batch, 4]", tokens: "float32[batch, seq, 8]"}
     batch: {max: 8, max_queue_delay_microseconds: 20000}
+    warmup: {batch_sizes: [1, 8]}
+    instances: {count: 2, kind: KIND_CPU}
+    response_cache: true
+    labels: {embedding: labels.txt}
+    config: {version_policy: {latest: {num_versions: 2}}, parameters: {intra_op_thread_count: {string_value: "1"}}}
     samples: {python: "modules.py:id_samples"}
   single:
     source: {python: "modules.py:make", args: {name: Integers}}
@@ -63,6 +68,7 @@ def spec(tmp_path_factory):
     (folder / "models.yaml").write_text(textwrap.dedent(SPEC))
     (folder / "modules.py").write_text((HERE / "modules.py").read_text())
     (folder / "metric.py").write_text(METRIC)
+    (folder / "labels.txt").write_text("north\neast\nsouth\nwest\n")
     return load_spec(folder / "models.yaml")
 
 
@@ -135,6 +141,19 @@ def test_the_manifest_holds_what_was_measured(spec, report):
     assert config.max_batch_size == 8
 
 
+def test_what_was_asked_for_is_what_the_server_runs(spec, report):
+    with Server(spec.repository, cache_size_bytes=1 << 20) as server, Client(f"http://{server.http_url}") as client:
+        config = client.config("good")
+        assert config["instance_group"][0]["count"] == 2
+        assert [sample["batch_size"] for sample in config["model_warmup"]] == [1, 8]
+        assert config["response_cache"]["enable"] is True
+        assert config["parameters"]["intra_op_thread_count"]["string_value"] == "1"
+        inputs = {"ids": np.arange(3)[None], "mask": np.ones((1, 3), np.int64)}
+        first, again = client.infer("good", inputs), client.infer("good", inputs)
+        np.testing.assert_array_equal(first["embedding"], again["embedding"])
+        assert int(client.statistics("good")[0]["inference_stats"]["cache_hit"]["count"]) == 1
+
+
 def test_the_repository_answers_as_pytorch_does(spec, report):
     with Server(spec.repository) as server, np.load(spec.repository / "good" / "1" / "golden.npz") as golden:
         inputs = {name: golden[f"inputs/{name}/0"] for name in ("ids", "mask")}
@@ -171,7 +190,7 @@ def test_the_plan_names_every_stage_and_writes_nothing(spec):
 def test_a_changed_model_becomes_the_next_version(spec, report, tmp_path):
     text = spec.path.read_text().replace("{name: Integers}", "{name: Integers, seed: 1}")
     changed = spec.path.with_name("changed.yaml")
-    changed.write_text(text.replace("batch: {max: 8", "batch: {max: 4"))
+    changed.write_text(text.replace("batch: {max: 8", "batch: {max: 16"))
     result = build(load_spec(changed), only=["good"]).models[0]
     assert (result.status, result.version) == ("built", 2)
     assert versions_of(spec.repository / "good") == [1, 2]

@@ -36,11 +36,6 @@ class Artifact:
     tools: Mapping[str, str]
     notes: tuple[str, ...] = field(default=())
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All the files it consists of."""
-        return tuple(self.path.with_name(name) for name in self.sha256)
-
 
 def files_of(path: Path) -> list[Path]:
     """An ONNX file and the external data that lies beside it."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from builder.errors import SpecError
+from builder.spec_files import depends_text, missing_files
 from builder.spec_problems import problems_of
 from builder.tensors import BATCH, Interface, conflicting_ranges, parse_tensor
 from builder.variants import VARIANTS
@@ -44,6 +45,7 @@ def _variant_text(text: str) -> str:
 TensorText = Annotated[str, AfterValidator(_tensor_text)]
 Reference = Annotated[str, AfterValidator(_reference_text)]
 VariantName = Annotated[str, AfterValidator(_variant_text)]
+Dependency = Annotated[str, AfterValidator(depends_text)]
 
 
 class _Strict(BaseModel):
@@ -199,7 +201,14 @@ class Export(_Strict):
 
 
 class ModelSpec(_Strict):
-    """One model of the spec. Where a key is left out, the default is what most users of Triton want."""
+    """One model of the spec. Where a key is left out, the default is what most users of Triton want.
+
+    Attributes:
+        depends: what else the result depends on, beyond the files that the spec names and the modules they import:
+            globs relative to the spec's folder (``vocab.txt``, ``data/**/*.csv``; absolute and ``..`` allowed; a folder
+            stands for every file below it; one that matches nothing is a problem), or ``$NAME`` for the value of an
+            environment variable. A change of one of them makes the model be built again.
+    """
 
     source: Source
     inputs: dict[str, TensorText] = {}
@@ -214,6 +223,7 @@ class ModelSpec(_Strict):
     warmup: Warmup | None = None
     response_cache: bool = False
     export: Export = Export()
+    depends: tuple[Dependency, ...] = ()
     config: dict[str, Any] = {}
 
     @property
@@ -335,43 +345,7 @@ def read_spec(path: str | Path) -> tuple[Spec, Document]:
     except ValidationError as exc:
         raise SpecError(problems_of(exc, document, _Root)) from exc
     spec = Spec(path=path, repository=(path.parent / root.repository).resolve(), server=root.server, models=root.models)
-    missing = list(_missing_files(spec, document))
+    missing = list(missing_files(spec, document))
     if missing:
         raise SpecError(missing)
     return spec, document
-
-
-def _missing_files(spec: Spec, document: Document) -> Iterator[Problem]:
-    for name, model in spec.models.items():
-        base = ("models", name)
-        wanted: list[tuple[tuple[str, ...], str]] = [(("source", key), file) for key, file in model.source.files()]
-        wanted += [(("labels", output), file) for output, file in model.labels.items()]
-        references: list[tuple[tuple[str, ...], str]] = [
-            (("source", key), reference) for key, reference in model.source.references()
-        ]
-        for key in ("samples", "evaluate"):
-            callable_ = getattr(model, key)
-            if callable_ is not None:
-                references.append(((key, "python"), callable_.python))
-        for at, reference in references:
-            module = reference.rpartition(":")[0]
-            if module.endswith(".py"):
-                wanted.append((at, module))
-        for key_path, file in wanted:
-            full = spec.folder / file
-            if not full.exists():
-                yield Problem(
-                    f"{file} is not there",
-                    document.where((*base, *key_path)),
-                    expected=f"a file at {full.resolve()}",
-                    fix=_similar(full) or "write the path relative to the spec's folder",
-                )
-
-
-def _similar(path: Path) -> str:
-    import difflib
-
-    if not path.parent.is_dir():
-        return ""
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"did you mean {close[0]}?" if close else ""

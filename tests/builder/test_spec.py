@@ -6,6 +6,7 @@ import pytest
 
 from builder.errors import SpecError
 from builder.spec import read_spec
+from builder.spec_files import files_of, is_variable
 
 GOOD = """
 repository: out
@@ -60,6 +61,13 @@ def test_defaults(write, tmp_path):
         ("instances: {count: 0}", "greater than or equal to 1", "instances.count"),
         ("instances: {kind: GPU}", "KIND_GPU", "instances.kind"),
         ("export: {opset: 99}", "less than or equal to 23", "export.opset"),
+        ("depends: [vocab.txt]", "'vocab.txt' matches no file", "depends[0]"),
+        ("depends: [model.py, 'data/**']", "'data/**' matches no file", "depends[1]"),
+        ("depends: [modell.py]", "matches no file", "did you mean model.py?"),
+        ("depends: ['$']", "names no environment variable", "depends[0]"),
+        ("depends: [$HOME/x]", "names no environment variable", "./$HOME/x"),
+        ("depends: ['']", "an empty entry", "depends[0]"),
+        ("depends: model.py", "of the wrong type", "a list"),
         ("evaluate: {python: 'model.py:load', max_drop: -1}", "greater than or equal to 0", "max_drop"),
     ],
 )
@@ -115,3 +123,14 @@ def test_a_missing_file_names_the_one_that_is_there(write):
 def test_an_onnx_source_may_come_from_a_callable(write):
     spec, _ = read_spec(write("models: {m: {source: {onnx: {python: 'model.py:load'}}}}"))
     assert list(spec.models["m"].source.references()) == [("onnx", "model.py:load")]
+
+
+def test_depends_are_globs_anywhere_and_variables(write, tmp_path):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    wanted = [tmp_path / "data" / "a.csv", tmp_path / "data" / "deep" / "b.csv"]
+    for file in wanted:
+        file.write_text("")
+    spec, _ = read_spec(write(_model(f"depends: ['data/**/*.csv', {tmp_path}/data, ../, data, $HOME, $NOT_SET]")))
+    entries = spec.models["digits"].depends
+    assert [is_variable(entry) for entry in entries] == [False] * 4 + [True] * 2
+    assert files_of(entries[0], tmp_path) == files_of(entries[1], tmp_path) == files_of(entries[3], tmp_path) == wanted

@@ -56,6 +56,7 @@ def parse_size(text: str) -> int:
             "serve-repo",
             "serve-repo models --http-port 9000 --cache-size 64MB",
             "serve-repo models --model-control-mode explicit --load digits",
+            "serve-repo models --require-signature signing.pub",
             "serve-repo --url http://gpu-box:8000",
             "serve-repo doctor",
         ]
@@ -78,6 +79,9 @@ def serve(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Serve the other models when one fails to load.")
     ] = False,
+    require_signature: Annotated[
+        Path | None, typer.Option(metavar="PUBLIC_KEY", help="Serve only what was signed with this key's private half.")
+    ] = None,
     url: Annotated[str, typer.Option(help="Start nothing: watch the server at this address.")] = "",
     log: Annotated[Path | None, typer.Option(help="Keep the server's log in this file.")] = None,
     startup_timeout: Annotated[float, typer.Option(min=1, help="Seconds that loading may take.")] = 120.0,
@@ -97,9 +101,14 @@ def serve(
         return examine(output=output, quiet=quiet)
     voice = _Voice(output=output, quiet=quiet, verbose=verbose)
     if url:
+        if require_signature is not None:
+            raise UsageError("signatures are checked before a server starts, and --url starts none", where="--url")
         return _watch_url(url, voice)
+    repository = _repository(directory, empty_is_fine=model_control_mode is not ControlMode.NONE)
+    if require_signature is not None:
+        _require_signatures(repository, require_signature, model_control_mode, voice)
     server = Server(
-        _repository(directory, empty_is_fine=model_control_mode is not ControlMode.NONE),
+        repository,
         host=bind,
         http_port=http_port or None,
         grpc_port=grpc_port or None,
@@ -334,6 +343,24 @@ def _repository(directory: Path, *, empty_is_fine: bool) -> Path:
             fix="build one with build-repo, or wait for models with --model-control-mode poll",
         )
     return directory
+
+
+def _require_signatures(repository: Path, public_key: Path, mode: ControlMode, voice: _Voice) -> None:
+    """Refuse to start on anything the key does not vouch for."""
+    from serving.signatures import verify_repository
+
+    if mode is ControlMode.POLL:
+        raise UsageError(
+            "with --model-control-mode poll the server would serve what arrives later, signed or not",
+            where="--require-signature",
+            expected="a server that loads nothing unasked: --model-control-mode none or explicit",
+            fix="use explicit, and update with build-repo --sign KEY --reload URL",
+        )
+    count = verify_repository(repository, public_key)
+    if not voice.quiet:
+        voice.say(f"signatures: {count} versions in {repository} are as they were signed")
+    if mode is ControlMode.EXPLICIT:
+        terminal.warn("signatures were checked now; whoever may call the load API can load other things later")
 
 
 def main() -> None:

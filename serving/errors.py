@@ -148,3 +148,14 @@ class InferenceError(TritonRepoError):
 
 class ServerUnavailableError(InferenceError):
     """No server answers at this address (yet, or any more)."""
+
+
+class SignatureError(TritonRepoError):
+    """A version could not be signed, or its signature does not vouch for what lies there."""
+
+
+class SignaturesError(ProblemsError):
+    """What a repository holds is not all signed; names everything that is not. Exit status 1."""
+
+    subject = "signatures"
+    exit_code = 1

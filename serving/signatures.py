@@ -19,16 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.errors import MissingDependencyError, Problem, SignatureError, SignaturesError, UsageError
+from serving.errors import Problem, SignatureError, SignaturesError
+from serving.signing_keys import check_private_key, check_public_key, signing_package
 
 SIGNATURE = "model.sig"
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
-CURVES = ("secp256r1", "secp384r1", "secp521r1")
-MAKE_KEYS = (
-    "openssl ecparam -name prime256v1 -genkey -noout -out signing.key; "
-    "openssl ec -in signing.key -pubout -out signing.pub"
-)
 
 
 def sign_version(version_dir: Path, private_key: Path) -> Path:
@@ -46,7 +42,7 @@ def sign_version(version_dir: Path, private_key: Path) -> Path:
         UsageError: the key cannot be used.
         SignatureError: the folder cannot be read or written, or holds a link.
     """
-    package = _package()
+    package = signing_package()
     check_private_key(private_key)
     signature = version_dir / SIGNATURE
     config = package.signing.Config().use_elliptic_key_signer(private_key=private_key)
@@ -70,7 +66,7 @@ def verify_version(version_dir: Path, public_key: Path) -> None:
         SignatureError: the signature is missing, broken, made with another key or for another version, or a file was
             changed, added or taken away; says which.
     """
-    package = _package()
+    package = signing_package()
     check_public_key(public_key)
     signature = version_dir / SIGNATURE
     if not signature.is_file():
@@ -103,7 +99,7 @@ def verify_repository(repository: Path, public_key: Path) -> int:
         MissingDependencyError, UsageError: as for :func:`verify_version`.
         SignaturesError: names everything that fails, model by model.
     """
-    _package()
+    signing_package()
     check_public_key(public_key)
     problems: list[Problem] = []
     count = 0
@@ -114,51 +110,6 @@ def verify_repository(repository: Path, public_key: Path) -> int:
     if problems:
         raise SignaturesError(problems)
     return count
-
-
-def check_private_key(path: Path) -> None:
-    """Refuse a file that is not an elliptic-curve private key.
-
-    Raises:
-        UsageError: with what it is instead, and the command that makes one.
-    """
-    _package()
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    data = _key_bytes(path, "private key")
-    try:
-        key: Any = serialization.load_pem_private_key(data, None)
-    except TypeError as exc:  # what cryptography raises for a key that wants a password
-        raise UsageError(
-            "the private key is protected by a password",
-            where=str(path),
-            expected="a key that can be read without being asked",
-            fix=f"openssl ec -in {path} -out plain.key, in a place that only you can read",
-        ) from exc
-    except Exception as exc:
-        raise _key_error(path, "private key", data) from exc
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in CURVES:
-        raise _key_error(path, "private key", data, _kind(key))
-
-
-def check_public_key(path: Path) -> None:
-    """Refuse a file that is not an elliptic-curve public key.
-
-    Raises:
-        UsageError: with what it is instead, and the command that makes one.
-    """
-    _package()
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    data = _key_bytes(path, "public key")
-    try:
-        key: Any = serialization.load_pem_public_key(data)
-    except Exception as exc:
-        raise _key_error(path, "public key", data) from exc
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES:
-        raise _key_error(path, "public key", data, _kind(key))
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------
@@ -250,7 +201,7 @@ def _changes(version_dir: Path) -> Iterator[str]:
     bundle = json.loads((version_dir / SIGNATURE).read_text(encoding="utf-8"))
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     signed = {row["name"]: row["digest"] for row in statement["predicate"]["resources"]}
-    hashed = _hashing(_package()).hash(version_dir)
+    hashed = _hashing(signing_package()).hash(version_dir)
     present = {row.identifier: row.digest.digest_hex for row in hashed.resource_descriptors()}
     for name in sorted(signed.keys() | present.keys()):
         if name not in present:
@@ -261,43 +212,7 @@ def _changes(version_dir: Path) -> Iterator[str]:
             yield f"{name} was changed"
 
 
-def _key_bytes(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise UsageError(
-            f"the {what} cannot be read", where=str(path), got=exc.strerror or str(exc), fix=f"make a pair: {MAKE_KEYS}"
-        ) from exc
-
-
-def _key_error(path: Path, what: str, data: bytes, kind: str = "") -> UsageError:
-    first = data[:80].decode("ascii", errors="replace").partition("\n")[0].strip()
-    got = kind or (first if first.startswith("-----BEGIN") else "no PEM file")
-    return UsageError(
-        f"not an elliptic-curve {what}",
-        where=str(path),
-        expected=f"a {what} on the curve P-256, P-384 or P-521, in PEM form",
-        got=got,
-        fix=f"make a pair: {MAKE_KEYS}",
-    )
-
-
-def _kind(key: Any) -> str:
-    curve = getattr(getattr(key, "curve", None), "name", "")
-    return f"a key on the curve {curve}" if curve else f"{type(key).__name__.strip('_')}"
-
-
 # -- ground -----------------------------------------------------------------------------------------------------------
-
-
-def _package() -> Any:
-    try:
-        import model_signing
-    except ImportError as exc:
-        # Its release 1.1 imports pyOpenSSL without asking for it: the extra brings both.
-        missing = "pyopenssl" if exc.name == "OpenSSL" else "model-signing"
-        raise MissingDependencyError(missing, "sign", needed_for="to sign versions and to check signatures") from exc
-    return model_signing
 
 
 def _hashing(package: Any) -> Any:

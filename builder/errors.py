@@ -42,8 +42,28 @@ class AccuracyError(TritonRepoError):
     """An artifact loses more accuracy than the spec allows."""
 
 
+class CacheError(TritonRepoError):
+    """What a step made could not be kept, or not be read back."""
+
+
+class BuildError(TritonRepoError):
+    """A build could not go on for a reason that lies in no single stage."""
+
+
+class WorkerError(TritonRepoError):
+    """The process that built a model died: killed, out of memory, crashed in a library."""
+
+
 class PublishError(TritonRepoError):
     """The repository could not be written."""
+
+
+class ManifestError(TritonRepoError):
+    """A ``manifest.json`` that is not as ``build-repo`` wrote it."""
+
+
+class LockedError(TritonRepoError):
+    """Another process is at work on the same repository."""
 
 
 def user_code_error(

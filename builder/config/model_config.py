@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,22 @@ BACKENDS: dict[str, str] = {"onnx": "onnxruntime"}
 """Triton backend by artifact format."""
 
 
+RESERVED_FILES = (
+    "config.pbtxt",
+    "golden.npz",
+    "manifest.json",
+    "model.onnx",
+    "model.onnx.data",
+    "model.plan",
+    "model.sig",
+)
+"""Names in a version folder that a label file cannot have."""
+
+_PINNED = (
+    "This version alone is served. Another one is switched to by replacing this file, see `build-repo --rollback`."
+)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A decided configuration.
@@ -22,17 +39,59 @@ class ModelConfig:
     Attributes:
         tree: protobuf field names to plain values, in the order they are written.
         comments: one line for a top-level field that deserves it.
-        labels: label files to put beside it, by file name in the model's folder.
+        labels: label files that it names, by their name in the version folder.
+        version: the version that it is written for; None as it was decided.
     """
 
     tree: Mapping[str, Any]
     comments: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Path] = field(default_factory=dict)
+    version: int | None = None
 
     @property
     def max_batch_size(self) -> int:
         """0 where the server does not batch."""
         return int(self.tree["max_batch_size"])
+
+    @property
+    def is_pinned(self) -> bool:
+        """True where :meth:`at` decides which version is served; False where the user's ``version_policy`` does."""
+        return "version_policy" not in self.tree
+
+    def at(self, version: int) -> ModelConfig:
+        """The configuration with which a version is served.
+
+        It names that version alone, so that the arrival of another version folder changes nothing for a running
+        server, unless the user set ``version_policy``. Label files are those of the version folder.
+
+        Raises:
+            ValueError: it was written for a version already.
+        """
+        if self.version is not None:
+            raise ValueError(f"the configuration is that of version {self.version} already")
+        tree: dict[str, Any] = {}
+        comments = dict(self.comments)
+        for name, value in self.tree.items():
+            tree[name] = [_labelled(output, self.labels, version) for output in value] if name == "output" else value
+            if name == "max_batch_size" and self.is_pinned:
+                tree["version_policy"] = {"specific": {"versions": [version]}}
+                comments["version_policy"] = _PINNED
+        return ModelConfig(tree, comments, self.labels, version)
+
+    def as_dict(self, folder: Path) -> dict[str, Any]:
+        """Plain data; label files relative to ``folder``, that of the spec."""
+        labels = {name: os.path.relpath(file, folder) for name, file in self.labels.items()}
+        return {"tree": self.tree, "comments": dict(self.comments), "labels": labels}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: Path) -> ModelConfig:
+        """What :meth:`as_dict` gave, for the spec's folder as it is now."""
+        return cls(data["tree"], data["comments"], {name: folder / file for name, file in data["labels"].items()})
+
+
+def _labelled(output: Mapping[str, Any], labels: Mapping[str, Path], version: int) -> Mapping[str, Any]:
+    name = output.get("label_filename")
+    return {**output, "label_filename": f"{version}/{name}"} if name in labels else output
 
 
 def decide(
@@ -52,13 +111,14 @@ def decide(
         ConfigError: the user's ``config`` contradicts the rest.
     """
     batching = interface.batches and model.batch.max > 0
-    labels = {Path(file).name: folder / file for file in model.labels.values()}
+    names = _label_names(model.labels)
+    labels = {name: folder / model.labels[output] for output, name in names.items()}
     tree: dict[str, Any] = {
         "name": name,
         "backend": BACKENDS[fmt],
         "max_batch_size": model.batch.max if batching else 0,
         "input": [_tensor(tensor, batching) for tensor in interface.inputs],
-        "output": [_tensor(tensor, batching) | _label(tensor.name, model.labels) for tensor in interface.outputs],
+        "output": [_tensor(tensor, batching) | _label(tensor.name, names) for tensor in interface.outputs],
     }
     comments = {}
     if batching and model.batch.dynamic and model.batch.max > 1:
@@ -84,8 +144,21 @@ def _tensor(tensor: TensorSpec, batching: bool) -> dict[str, Any]:
     }
 
 
-def _label(output: str, labels: Mapping[str, str]) -> dict[str, str]:
-    return {"label_filename": Path(labels[output]).name} if output in labels else {}
+def _label(output: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {"label_filename": names[output]} if output in names else {}
+
+
+def _label_names(labels: Mapping[str, str]) -> dict[str, str]:
+    """The file of each output's labels in the version folder: the user's own name for it, where that is free."""
+    names: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for number, (output, file) in enumerate(labels.items()):
+        name = Path(file).name
+        if name in RESERVED_FILES or files.get(name, file) != file:
+            name = f"labels_{number}_{name}"
+        files[name] = file
+        names[output] = name
+    return names
 
 
 def _dynamic_batching(model: ModelSpec) -> dict[str, Any]:

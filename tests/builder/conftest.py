@@ -1,5 +1,6 @@
 """A spec made of one model, and the stages up to an artifact, for tests of single rooms."""
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import yaml
 
 from builder import sources
 from builder.api import load_spec
+from builder.config import ModelConfig
 from builder.export import onnx_from_torch
+from builder.publish import Staged
 from builder.samples import load_samples
 from builder.usercode import user_code
 
@@ -56,3 +59,38 @@ def stages(tmp_path):
         return Stages(spec, spec.models["m"], tmp_path)
 
     return make
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """``staged(content="onnx", name="m", batch=8, policy=None, on=None)``: a version ready to be published."""
+
+    def make(content="onnx", *, name="m", batch=8, policy=None, files=None, on=None, **manifest):
+        return staged_version(on or tmp_path, content, name=name, batch=batch, policy=policy, files=files, **manifest)
+
+    return make
+
+
+def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, files=None, tree=None, **manifest):
+    """What a build hands over, without a build; in ``root/.build/staging``."""
+    folder = root / ".build" / "staging" / f"{name}-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    for file, data in (files or {"model.onnx": content, "golden.npz": "golden", "labels.txt": "north\neast"}).items():
+        (folder / file).write_text(data)
+    output = {"name": "y", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"}
+    tree = tree or {
+        "name": name,
+        "backend": "onnxruntime",
+        "max_batch_size": batch,
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}],
+        "output": [output],
+    }
+    config = ModelConfig(tree | ({"version_policy": policy} if policy else {}), {}, {"labels.txt": root / "labels.txt"})
+    known = {
+        "model": name, "variant": "onnx-fp32", "format": "onnx", "precision": "fp32",
+        "created": "2026-11-21T00:00:00+00:00", "size_bytes": len(content), "inputs": {}, "outputs": {}, "notes": [],
+        "spec": {"file": "models.yaml", "sha256": "0" * 64, "model": {}},
+        "provenance": {"git": None, "tools": {"torch": "2.13.0"}, "host": {}}, "samples": None,
+        "verification": {"parity": None, "accuracy": None, "serve": None}, "seconds": {},
+    }  # fmt: skip
+    return Staged(name, folder, config, (f"{name}: written by build-repo",), known | manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from serving.terminal import (
     create_app,
     emit,
     epilog,
+    parse_size,
     run,
     warn,
 )
@@ -39,7 +39,18 @@ app = create_app("build-repo", help="Build a verified Triton model repository fr
 def build_repo(
     specs: Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Default: models.yaml.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="MODEL", help="Build only this model.")] = None,
-    show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and stop.")] = False,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and stop.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every step, whatever is in the cache.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Models at once; default: by processors and memory.")
+    ] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Empty .build/ (cache, staging), and stop.")] = False,
+    cache_size: Annotated[
+        str | None, typer.Option("--cache-size", metavar="SIZE", help="Largest size of the cache: 5GB, 500MB.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for another build of this repository, or say who it is.")
+    ] = True,
     output: FormatOption = OutputFormat.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
@@ -50,23 +61,21 @@ def build_repo(
     A model that fails does not stop the others. Exit status: 0 built or up to date, 1 a model failed, 2 unusable
     spec or arguments.
     """
-    from builder.api import BuildReport, build, load_spec
+    from builder.api import Options, build_all, load_spec
+    from builder.cache import DEFAULT_LIMIT_BYTES
     from builder.planning import plan
 
     configure_logging(verbose, quiet=quiet)
     loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
     if show_plan:
-        steps = [step for spec in loaded for step in plan(spec, only or ()).steps]
-        emit({"steps": [vars(step) for step in steps]}, _plan_text(steps), output=output)
+        plans = [plan(spec, only or (), force=force) for spec in loaded]
+        steps = [step for each in plans for step in each.steps]
+        emit({"steps": [step.as_dict() for step in steps]}, _plan_text(steps), output=output)
         return 0
     progress = Progress(quiet=quiet, verbose=verbose > 0)
-    reports: list[BuildReport] = []
-    for spec in loaded:
-        wanted = [name for name in only or () if len(loaded) == 1 or name in spec.models]
-        if only and not wanted:
-            continue
-        with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result of ours
-            reports.append(build(spec, only=wanted, reporter=progress))
+    size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
+    options = Options(jobs=jobs, force=force, cache_size_bytes=size, wait=wait)
+    reports = build_all(loaded, only=only or (), reporter=progress, options=options)
     emit(_data(reports), output=output)
     if not output.is_json:
         _print_reports(reports, quiet=quiet)
@@ -86,7 +95,8 @@ def _plan_text(steps: list[Any]) -> str:
         if step.model != model:
             model = step.model
             lines.append(f"{model}")
-        lines.append(f"  {step.stage:<10} {step.what}")
+        lines.append(f"  {step.stage:<10} {step.status:<7} {step.what}")
+        lines += [f"  {'':<18} because {reason}" for reason in step.why]
     return "\n".join(lines)
 
 

@@ -19,7 +19,8 @@ from builder.verify.cases import Case
 
 GOLDEN_REQUESTS = 8
 _MAX_BYTES = 16 * 1024 * 1024
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time that every entry of an archive of ours has, so that its bytes depend on its content alone."""
 
 
 def write_golden(path: Path, cases: Sequence[Case]) -> int:
@@ -37,14 +38,39 @@ def write_golden(path: Path, cases: Sequence[Case]) -> int:
             if written and total > _MAX_BYTES:
                 break
             for key, array in arrays.items():
-                info = zipfile.ZipInfo(f"{key}.npy", _EPOCH)
+                info = zipfile.ZipInfo(f"{key}.npy", EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, _npy(array))
+                archive.writestr(info, npy(array))
             written += 1
     return written
 
 
-def _npy(array: Array) -> bytes:
+def npy(array: Array) -> bytes:
+    """An array as the content of a ``.npy`` file; strings as fixed-width UTF-8 bytes."""
     stream = io.BytesIO()
-    np.save(stream, array.astype("S") if array.dtype.kind in "OU" else array, allow_pickle=False)
+    np.save(stream, _bytes(array) if array.dtype.kind in "OU" else array, allow_pickle=False)
     return stream.getvalue()
+
+
+def _bytes(array: Array) -> Array:
+    encoded = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel()]
+    return np.array(encoded, dtype="S").reshape(array.shape) if encoded else np.empty(array.shape, dtype="S1")
+
+
+def read_golden(path: Path) -> list[Case]:
+    """The requests of a published version, with their right answers.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: it is not there, or not what :func:`write_golden` wrote.
+    """
+    sides: dict[int, dict[str, dict[str, Array]]] = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            side, _, rest = entry.removesuffix(".npy").partition("/")
+            name, _, number = rest.rpartition("/")
+            if side not in ("inputs", "outputs") or not name or not number.isdecimal():
+                raise ValueError(f"an entry {entry!r} that is no tensor of a request")
+            with archive.open(entry) as stream:
+                array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+            sides.setdefault(int(number), {"inputs": {}, "outputs": {}})[side][name] = array
+    return [Case(f"golden request {k}", 1, sides[k]["inputs"], sides[k]["outputs"]) for k in sorted(sides)]

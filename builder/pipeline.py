@@ -1,200 +1,374 @@
-"""The order of the stages, on one page. Each takes the build so far and adds what it made; none knows the next.
+"""The order of the stages, on one page. Each takes the build so far and gives a result; none knows the next.
 
-A stage fails by raising; ``api.py`` above decides what that means for the other models.
+A stage whose dependencies (:mod:`builder.keys`) are those of a result in the cache is not run; what it made is taken
+from there when a later stage wants it. A stage fails by raising; ``api.py`` decides what that means for other models.
 """
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from builder import export, golden, manifest, publish, sources
+from builder import export, golden, publish, sources
+from builder.answers import Answers
 from builder.artifact import Artifact, sha256_of
+from builder.cache import Cache, Record, digest_of
 from builder.config import ModelConfig, decide, render
+from builder.keys import Step, Subject, inputs_of, steps_of
 from builder.loaded import Loaded, OnnxFile
+from builder.manifest import manifest_of
+from builder.planning import find
 from builder.reference import OnnxRunner, Runner, reference_runner
 from builder.samples import Samples, load_samples
-from builder.spec import ModelSpec, Spec
+from builder.tensors import Interface, parse_tensor
+from builder.tracing import Trace, tracing
 from builder.variants import VARIANTS
-from builder.verify import (
-    Accuracy,
-    Case,
-    Parity,
-    ServeBench,
-    Served,
-    cases_of,
-    check_contract,
-    check_parity,
-    measure_accuracy,
-)
+from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import single_cases
-from builder.verify.serve import CONCURRENT_REQUESTS
+from builder.verify.serve import CONCURRENT_REQUESTS, Endpoint
 from serving.progress import Reporter
 
+_ANSWERS = "answers.npz"
 
-@dataclass
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage made.
+
+    Attributes:
+        data: plain data.
+        files: files to keep, by name.
+        digest: what later stages depend on; where it is empty, they depend on all that this stage depended on.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    digest: str = ""
+
+
 class Build:
-    """One model on its way; every stage adds what it made."""
+    """One model on its way. What a stage needs is loaded, or fetched from the cache, when it is asked for.
 
-    name: str
-    spec: Spec
-    model: ModelSpec
-    staging: Path
-    bench: ServeBench
-    loaded: Loaded = field(init=False)
-    samples: Samples = field(init=False)
-    reference: Runner = field(init=False)
-    cases: list[Case] = field(init=False)
-    golden: list[Case] = field(init=False)
-    together: list[Case] = field(init=False)
-    artifact: Artifact = field(init=False)
-    config: ModelConfig = field(init=False)
-    config_text: str = field(init=False)
-    parity: Parity = field(init=False)
-    accuracy: Accuracy | None = field(init=False)
-    served: Served = field(init=False)
-    published: publish.Published = field(init=False)
-    seconds: dict[str, float] = field(default_factory=dict)
-    stage: str = ""
+    Args:
+        subject: the model.
+        cache: where results are kept.
+        staged: the model's folder in the repository that the verifying server reads.
+        version: the version folder to make in it.
+        endpoint: gives the running server.
+        baseline: top-level modules that were imported before any of the user's code.
+        force: run every stage.
+    """
 
-    @property
-    def target(self) -> Path:
-        """The model's folder in the repository."""
-        return self.spec.repository / self.name
+    def __init__(
+        self,
+        subject: Subject,
+        cache: Cache,
+        staged: Path,
+        version: int,
+        endpoint: Callable[[], Endpoint],
+        *,
+        baseline: frozenset[str] = frozenset(),
+        force: bool = False,
+    ) -> None:
+        self.subject = subject
+        self.cache = cache
+        self.staged = staged
+        self.version = version
+        self.endpoint = endpoint
+        self.stage = ""
+        self.kept: dict[str, Record] = {}
+        self.cached: list[str] = []
+        self._baseline = baseline
+        self._force = force
+        self._loaded: Loaded | None = None
+        self._runner: Runner | None = None
+        self._samples: Samples | None = None
+        self._answers: Answers | None = None
+        self._artifact: Artifact | None = None
 
-    @property
-    def version(self) -> int:
-        """The version this build will be."""
-        return publish.next_version(self.target)
-
-    @property
-    def staged(self) -> Path:
-        """The model's folder in staging."""
-        return self.staging / self.name
+    # -- what the stages work with ----------------------------------------------------------------------------------
 
     @property
     def version_dir(self) -> Path:
         """The version folder in staging."""
         return self.staged / str(self.version)
 
+    @property
+    def loaded(self) -> Loaded:
+        """The module, or the ONNX file."""
+        if self._loaded is None:
+            self._loaded = sources.load(self.subject.spec, self.subject.model)
+        return self._loaded
 
-def _source(build: Build) -> None:
-    build.loaded = sources.load(build.spec, build.model)
+    @property
+    def runner(self) -> Runner:
+        """The original, to be asked."""
+        if self._runner is None:
+            self._runner = reference_runner(self.loaded, self.subject.spec.folder)
+        return self._runner
 
+    @property
+    def samples(self) -> Samples:
+        """The user's samples, or random ones."""
+        if self._samples is None:
+            declared = self.subject.model.declared
+            interface = declared if declared.inputs else self.loaded.interface
+            self._samples = load_samples(self.subject.spec, self.subject.model, interface)
+        return self._samples
 
-def _samples(build: Build) -> None:
-    build.samples = load_samples(build.spec, build.model, build.loaded.interface)
+    @property
+    def answers(self) -> Answers:
+        """What to ask, with the original's answers."""
+        if self._answers is None:
+            file = self.staged.parent.parent / f"{self.subject.name}.{_ANSWERS}"
+            digest = self.kept["reference"].objects[_ANSWERS]
+            if self.cache.fetch(digest, file):
+                self._answers = Answers.load(file)
+                file.unlink()
+            else:
+                _reference(self)
+        assert self._answers is not None
+        return self._answers
 
+    @property
+    def artifact(self) -> Artifact:
+        """The exported file, in the version folder."""
+        if self._artifact is None:
+            record = self.kept["export"]
+            self.version_dir.mkdir(parents=True, exist_ok=True)
+            whole = all(self.cache.fetch(digest, self.version_dir / name) for name, digest in record.objects.items())
+            if whole:
+                self._artifact = _artifact_from(record, self.version_dir)
+            else:
+                _export(self)
+        assert self._artifact is not None
+        return self._artifact
 
-def _reference(build: Build) -> None:
-    build.reference = reference_runner(build.loaded, build.spec.folder)
-    interface = build.loaded.interface
-    max_batch = build.model.batch.max if interface.batches else 0
-    build.cases = cases_of(build.samples, interface, max_batch, build.reference)
-    build.golden = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.reference)
-    alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(build.golden), build.reference, alike=True)
-    build.together = build.golden + alike
+    @property
+    def config(self) -> ModelConfig:
+        """The decided configuration."""
+        return ModelConfig.from_dict(self.kept["config"].data["config"], self.subject.spec.folder)
 
+    @property
+    def header(self) -> tuple[str, ...]:
+        """What stands above ``config.pbtxt``."""
+        written = f"written by build-repo from {self.subject.spec.path.name}"
+        return (f"{self.subject.name}: {written}; change that, not this file.",)
 
-def _export(build: Build) -> None:
-    build.version_dir.mkdir(parents=True, exist_ok=True)
-    to = build.version_dir / "model.onnx"
-    if isinstance(build.loaded, OnnxFile):
-        build.artifact = export.onnx_from_file(build.loaded, build.samples, to=to)
-        return
-    build.artifact = export.onnx_from_torch(
-        build.loaded,
-        build.samples,
-        options=build.model.export,
-        release=build.spec.server,
-        folder=build.spec.folder,
-        to=to,
-    )
+    def release(self) -> None:
+        """Give the original's memory back: nothing after export needs it."""
+        self._loaded = self._runner = None
+        gc.collect()
 
+    # -- running them -----------------------------------------------------------------------------------------------
 
-def _config(build: Build) -> None:
-    build.config = decide(
-        build.name,
-        build.model,
-        build.artifact.interface,
-        fmt=VARIANTS[build.model.served].format,
-        sizes=build.samples.sizes(),
-        folder=build.spec.folder,
-    )
-    header = (f"{build.name}: written by build-repo from {build.spec.path.name}; change that, not this file.",)
-    build.config_text = render(build.config, header=header)
-    (build.staged / publish.CONFIG).write_text(build.config_text, encoding="utf-8")
-    for name, file in build.config.labels.items():
-        (build.staged / name).write_bytes(file.read_bytes())
+    def run(self, reporter: Reporter) -> None:
+        """Take the model through every stage; ``stage`` says where it is."""
+        steps = {step.name: step for step in steps_of(self.subject.model)}
+        for name, stage in STAGES:
+            if name in steps:
+                self.stage = name
+                with reporter.step(f"{self.subject.name}: {name}") as shown:
+                    self.kept[name], cached = self._one(steps[name], stage)
+                    if cached:
+                        self.cached.append(name)
+                    shown.done("cached" if cached else "done")
+            if name == "export":
+                self.release()
+        self.stage = "publish"
 
-
-def _contract(build: Build) -> None:
-    check_contract(build.staged, build.version)
-
-
-def _parity(build: Build) -> None:
-    runner = OnnxRunner(build.artifact.path)
-    what = f"{build.name} ({build.model.served})"
-    build.parity = check_parity(runner, build.cases, build.artifact.precision, what=what, where="ONNX Runtime")
-
-
-def _accuracy(build: Build) -> None:
-    runner = OnnxRunner(build.artifact.path)
-    build.accuracy = measure_accuracy(build.spec, build.model, build.reference, runner)
-
-
-def _serve(build: Build) -> None:
-    build.served = build.bench.check(build.name, build.cases, build.together, build.artifact.precision)
-
-
-def _publish(build: Build) -> None:
-    same = publish.unchanged(build.target, build.artifact, build.config_text)
-    if same is not None:
-        build.published = publish.Published(same, False, build.target / str(same))
-        return
-    golden.write_golden(build.version_dir / "golden.npz", build.golden)
-    files = {file.name: sha256_of(file) for file in sorted(build.version_dir.iterdir())}
-    text = manifest.dump(
-        manifest.manifest_of(
-            name=build.name,
-            version=build.version,
-            spec=build.spec,
-            model=build.model,
-            artifact=build.artifact,
-            config_text=build.config_text,
-            files=files,
-            samples=build.samples,
-            parity=build.parity,
-            accuracy=build.accuracy,
-            served=build.served,
-            seconds=build.seconds,
+    def _one(self, step: Step, stage: Callable[[Build], Result]) -> tuple[Record, bool]:
+        digests = {name: record.digest for name, record in self.kept.items()}
+        if not self._force:
+            found = find(step, self.subject, self.cache.records(self.subject.name), digests)
+            if found is not None:
+                self.cache.add(self.subject.name, step.name, found)  # the newest again, whichever it was
+                return found, True
+        inputs = inputs_of(step, self.subject, digests)
+        started = time.perf_counter()
+        with self._traced(step) as trace:
+            result = stage(self)
+        record = Record(
+            inputs=inputs,
+            reads={key: value for key, value in trace.reads.items() if key not in inputs},
+            digest=result.digest or digest_of([inputs, trace.reads, result.data]),
+            objects={name: self.cache.put(path) for name, path in result.files.items()},
+            data=result.data,
+            seconds=time.perf_counter() - started,
         )
+        if not trace.changed_meanwhile and not self.subject.now.changed_since(inputs, trace.began_s):
+            self.cache.add(self.subject.name, step.name, record)
+        return record, False
+
+    def _traced(self, step: Step) -> AbstractContextManager[Trace]:
+        if not step.runs_user_code:
+            return nullcontext(Trace())
+        ours = publish.build_dir(self.subject.spec.repository)
+        return tracing(self.subject.now, self.subject.spec.folder, ours, self._baseline)
+
+    def to_publish(self) -> publish.Staged:
+        """The verified version, ready to be moved into the repository."""
+        golden.write_golden(self.version_dir / "golden.npz", self.answers.golden)
+        self.artifact  # noqa: B018 - fetched, if no stage asked for it
+        for name, file in self.config.labels.items():
+            (self.version_dir / name).write_bytes(file.read_bytes())
+        return publish.Staged(
+            name=self.subject.name,
+            folder=self.version_dir,
+            config=self.config,
+            header=self.header,
+            manifest=manifest_of(self.subject.name, self.subject.spec, self.subject.model, self.artifact, self.kept),
+        )
+
+
+def _source(build: Build) -> Result:
+    loaded = build.loaded
+    return Result({"interface": _plain(loaded.interface), "kind": "onnx" if isinstance(loaded, OnnxFile) else "torch"})
+
+
+def _samples(build: Build) -> Result:
+    samples = build.samples
+    facts = {"origin": samples.origin, "count": len(samples.rows), "real": samples.are_real, "sizes": samples.sizes()}
+    return Result(facts, digest=samples.digest())
+
+
+def _reference(build: Build) -> Result:
+    interface = build.loaded.interface
+    max_batch = build.subject.model.batch.max if interface.batches else 0
+    cases = cases_of(build.samples, interface, max_batch, build.runner)
+    single = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.runner)
+    alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(single), build.runner, alike=True)
+    build._answers = Answers(cases, single, single + alike)
+    file = build.staged.parent.parent / f"{build.subject.name}.{_ANSWERS}"
+    build._answers.save(file)
+    return Result({"cases": [case.name for case in cases]}, {_ANSWERS: file}, sha256_of(file))
+
+
+def _baseline(build: Build) -> Result:
+    return Result({"value": measure(build.subject.spec, build.subject.model, build.runner)})
+
+
+def _export(build: Build) -> Result:
+    build.version_dir.mkdir(parents=True, exist_ok=True)
+    to, subject = build.version_dir / "model.onnx", build.subject
+    if isinstance(build.loaded, OnnxFile):
+        made = export.onnx_from_file(build.loaded, build.samples, to=to)
+    else:
+        made = export.onnx_from_torch(
+            build.loaded,
+            build.samples,
+            options=subject.model.export,
+            release=subject.spec.server,
+            folder=subject.spec.folder,
+            to=to,
+        )
+    build._artifact = made
+    data = {
+        "format": made.format,
+        "precision": made.precision,
+        "interface": _plain(made.interface),
+        "size_bytes": made.size_bytes,
+        "tools": dict(made.tools),
+        "notes": list(made.notes),
+    }
+    files = {name: made.path.with_name(name) for name in made.sha256}
+    return Result(data, files, digest_of([data["precision"], data["interface"], dict(made.sha256)]))
+
+
+def _config(build: Build) -> Result:
+    record, subject = build.kept["export"], build.subject
+    config = decide(
+        subject.name,
+        subject.model,
+        _interface(record.data["interface"]),
+        fmt=VARIANTS[subject.model.served].format,
+        sizes=build.kept["samples"].data["sizes"],
+        folder=subject.spec.folder,
     )
-    (build.version_dir / manifest.NAME).write_text(text, encoding="utf-8")
-    build.published = publish.publish(build.staged, build.spec.repository, build.version)
+    labels = {name: sha256_of(file) for name, file in config.labels.items()}
+    identity = publish.config_identity(config, build.header)
+    data = {"config": config.as_dict(subject.spec.folder), "labels": labels, "identity": identity}
+    return Result(data, digest=digest_of([identity, labels]))
 
 
-STAGES: tuple[tuple[str, Callable[[Build], None]], ...] = (
+def _contract(build: Build) -> Result:
+    _stage_config(build)
+    check_contract(build.staged, build.version)
+    return Result()
+
+
+def _stage_config(build: Build) -> None:
+    """What the server reads beside the artifact."""
+    build.artifact  # noqa: B018 - fetched into the version folder
+    text = render(build.config.at(build.version), header=build.header)
+    (build.staged / publish.CONFIG).write_text(text, encoding="utf-8")
+    for name, file in build.config.labels.items():
+        (build.version_dir / name).write_bytes(file.read_bytes())
+
+
+def _parity(build: Build) -> Result:
+    runner = OnnxRunner(build.artifact.path)
+    what = f"{build.subject.name} ({build.subject.model.served})"
+    parity = check_parity(runner, build.answers.cases, build.artifact.precision, what=what, where="ONNX Runtime")
+    return Result(parity.as_dict())
+
+
+def _accuracy(build: Build) -> Result:
+    runner = OnnxRunner(build.artifact.path)
+    reference = float(build.kept["baseline"].data["value"])
+    return Result(measure_accuracy(build.subject.spec, build.subject.model, reference, runner).as_dict())
+
+
+def _serve(build: Build) -> Result:
+    _stage_config(build)
+    endpoint = build.endpoint()
+    answers = build.answers
+    served = check_served(endpoint, build.subject.name, answers.cases, answers.together, build.artifact.precision)
+    return Result(served.as_dict())
+
+
+def _plain(interface: Interface) -> dict[str, dict[str, str]]:
+    return {
+        "inputs": {tensor.name: str(tensor) for tensor in interface.inputs},
+        "outputs": {tensor.name: str(tensor) for tensor in interface.outputs},
+    }
+
+
+def _interface(plain: Mapping[str, Mapping[str, str]]) -> Interface:
+    inputs, outputs = (
+        tuple(parse_tensor(name, text) for name, text in plain[side].items()) for side in ("inputs", "outputs")
+    )
+    return Interface(inputs, outputs)
+
+
+def _artifact_from(record: Record, folder: Path) -> Artifact:
+    data = record.data
+    return Artifact(
+        path=folder / "model.onnx",
+        format=data["format"],
+        precision=data["precision"],
+        interface=_interface(data["interface"]),
+        sha256=dict(record.objects),
+        size_bytes=data["size_bytes"],
+        tools=data["tools"],
+        notes=tuple(data["notes"]),
+    )
+
+
+STAGES: tuple[tuple[str, Callable[[Build], Result]], ...] = (
     ("source", _source),
     ("samples", _samples),
     ("reference", _reference),
+    ("baseline", _baseline),
     ("export", _export),
     ("config", _config),
     ("contract", _contract),
     ("parity", _parity),
     ("accuracy", _accuracy),
     ("serve", _serve),
-    ("publish", _publish),
 )
-
-
-def run(build: Build, reporter: Reporter) -> None:
-    """Take a model through every stage; ``build.stage`` says where it is."""
-    for name, stage in STAGES:
-        build.stage = name
-        started = time.perf_counter()
-        with reporter.step(f"{build.name}: {name}"):
-            stage(build)
-        build.seconds[name] = time.perf_counter() - started

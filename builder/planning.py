@@ -1,14 +1,21 @@
-"""What a build will do, as data: nothing is loaded, run or written to find out."""
+"""What a build will do and why, as data: nothing is loaded, run or written to find out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from builder.publish import next_version
+from builder import publish
+from builder.cache import Cache, Record, Records, digest_of
+from builder.fingerprint import Fingerprints
+from builder.keys import Step as Key
+from builder.keys import Subject, inputs_of, steps_of
 from builder.releases import PINNED_RELEASE, newest_opset
 from builder.spec import ModelSpec, Spec
+
+_REASONS_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -19,11 +26,19 @@ class Step:
         model: for which model.
         stage: a stage of ``pipeline.STAGES``.
         what: in words.
+        status: ``cached`` or ``run``.
+        why: why it has to run; empty where it is cached.
     """
 
     model: str
     stage: str
     what: str
+    status: str
+    why: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--format json``."""
+        return {**vars(self), "why": list(self.why)}
 
 
 @dataclass(frozen=True)
@@ -32,49 +47,189 @@ class Plan:
 
     steps: tuple[Step, ...]
 
+    @property
+    def to_build(self) -> tuple[str, ...]:
+        """The models for which anything is to be done."""
+        return tuple(dict.fromkeys(step.model for step in self.steps if step.status == "run"))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--format json``."""
-        return {"steps": [asdict(step) for step in self.steps]}
+        return {"steps": [step.as_dict() for step in self.steps], "to_build": list(self.to_build)}
 
 
-def plan(spec: Spec, only: Sequence[str] = ()) -> Plan:
+@dataclass(frozen=True)
+class Decision:
+    """Whether one keyed step has to run.
+
+    Attributes:
+        step: its name.
+        record: the result that is kept; None where it has to run.
+        why: the reasons, where it has to.
+    """
+
+    step: str
+    record: Record | None
+    why: tuple[str, ...] = ()
+
+
+def decide(subject: Subject, records: Records, *, force: bool = False) -> list[Decision]:
+    """Hold every step of a model against what is kept of it.
+
+    Args:
+        subject: the model.
+        records: what is kept.
+        force: let every step run.
+    """
+    decisions: list[Decision] = []
+    digests: dict[str, str] = {}
+    for step in steps_of(subject.model):
+        waits_for = [name for name in step.after if name not in digests]
+        if force:
+            decisions.append(Decision(step.name, None, ("--force",)))
+            continue
+        if waits_for:
+            decisions.append(Decision(step.name, None, (f"{' and '.join(waits_for)} will run",)))
+            continue
+        found = find(step, subject, records, digests)
+        if found is None:
+            why = tuple(_why(step, subject, records.get(step.name, []), digests))
+            decisions.append(Decision(step.name, None, why))
+        else:
+            digests[step.name] = found.digest
+            decisions.append(Decision(step.name, found))
+    return decisions
+
+
+def find(step: Key, subject: Subject, records: Records, digests: Mapping[str, str]) -> Record | None:
+    """The kept result of a step that depends on nothing but what is here now; None where there is none."""
+    inputs = inputs_of(step, subject, digests)
+    for record in records.get(step.name, []):
+        same = record.inputs == inputs
+        if same and all(subject.now.of(key) == value for key, value in record.reads.items()):
+            return record
+    return None
+
+
+def content_of(decisions: Sequence[Decision]) -> publish.Content | None:
+    """What a model consists of when every one of its steps is cached; None when one has to run."""
+    records = {decision.step: decision.record for decision in decisions}
+    if any(record is None for record in records.values()):
+        return None
+    export, config = records["export"], records["config"]
+    assert export is not None and config is not None
+    return publish.Content(None, {**export.objects, **config.data["labels"]}, config.data["identity"])
+
+
+def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
     """What :func:`builder.build` will do.
 
     Args:
         spec: the spec.
         only: names of the models to build; all of them when empty.
+        force: as for the build.
     """
+    cache = Cache(publish.build_dir(spec.repository), spec.repository.name)
+    now = Fingerprints(spec.folder, cache.files)
     steps: list[Step] = []
     for name, model in spec.models.items():
         if not only or name in only:
-            steps += [Step(name, stage, what) for stage, what in _steps(name, model, spec)]
+            decisions = decide(Subject(name, spec, model, now), cache.records(name), force=force)
+            steps += _steps(name, model, spec, decisions)
     return Plan(tuple(steps))
 
 
-def _steps(name: str, model: ModelSpec, spec: Spec) -> list[tuple[str, str]]:
-    version = next_version(spec.repository / name)
+def _steps(name: str, model: ModelSpec, spec: Spec, decisions: Sequence[Decision]) -> Iterator[Step]:
+    said = _in_words(name, model, spec)
+    for decision in decisions:
+        status = "run" if decision.record is None else "cached"
+        yield Step(name, decision.step, said[decision.step], status, decision.why)
+    wanted = content_of(decisions)
+    here = publish.newest_content(spec.repository, name)
+    if wanted is None:
+        version = publish.next_version(spec.repository / name)
+        what = f"as {spec.repository / name / str(version)}, unless the newest version is the same"
+        yield Step(name, "publish", what, "run", ("its content may have changed",))
+    elif here is None or not here.same_as(wanted):
+        version = publish.next_version(spec.repository / name)
+        why = "it is not in the repository" if here is None else f"version {here.version} has other content"
+        yield Step(name, "publish", f"as {spec.repository / name / str(version)}", "run", (why,))
+    else:
+        yield Step(name, "publish", f"version {here.version} is up to date", "cached")
+
+
+def _in_words(name: str, model: ModelSpec, spec: Spec) -> dict[str, str]:
     release = spec.server or PINNED_RELEASE
     source = str(getattr(model.source, model.source.kind))
-    steps = [
-        ("source", f"load {source} ({model.source.kind})"),
-        ("samples", f"take samples from {model.samples.python}" if model.samples else "make random samples"),
-        ("reference", "ask the original module for the right answers"),
+    exporter = "dynamo" if model.export.exporter == "auto" else model.export.exporter
+    opset = model.export.opset or newest_opset(spec.server, exporter)
+    export = f"torch.onnx.export by {exporter}, opset {opset}, for Triton {release}"
+    metric = f"{model.evaluate.python}" if model.evaluate else ""
+    drop = f", a drop of at most {model.evaluate.max_drop:g}" if model.evaluate else ""
+    return {
+        "source": f"load {source} ({model.source.kind})",
+        "samples": f"take samples from {model.samples.python}" if model.samples else "make random samples",
+        "reference": "ask the original module for the right answers",
+        "baseline": f"{metric} on the original module",
+        "export": "take the ONNX file as it is" if model.source.kind == "onnx" else export,
+        "config": "decide and write config.pbtxt",
+        "contract": "hold config.pbtxt against the artifact",
+        "parity": "hold the artifact's answers against the original's",
+        "accuracy": f"{metric} on the artifact{drop}",
+        "serve": "load it in Triton, ask over HTTP and gRPC, one at a time and many at once",
+    }
+
+
+def _why(step: Key, subject: Subject, records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[str]:
+    """What differs from the newest result that is kept."""
+    if not records:
+        yield "it has not run yet"
+        return
+    inputs = inputs_of(step, subject, digests)
+    old = records[0]
+    before = {**old.inputs, **old.reads}
+    now = {**inputs, **{key: subject.now.of(key) for key in old.reads}}
+    reasons = [
+        _change(key, before.get(key), now.get(key))
+        for key in sorted({**before, **now})
+        if before.get(key) != now.get(key)
     ]
-    if model.source.kind == "onnx":
-        steps.append(("export", "take the ONNX file as it is"))
-    else:
-        exporter = "dynamo" if model.export.exporter == "auto" else model.export.exporter
-        opset = model.export.opset or newest_opset(spec.server, exporter)
-        steps.append(("export", f"torch.onnx.export by {exporter}, opset {opset}, for Triton {release}"))
-    steps += [
-        ("config", "decide and write config.pbtxt"),
-        ("contract", "hold config.pbtxt against the artifact"),
-        ("parity", "hold the artifact's answers against the original's"),
-    ]
-    if model.evaluate:
-        steps.append(("accuracy", f"{model.evaluate.python}, a drop of at most {model.evaluate.max_drop:g}"))
-    steps += [
-        ("serve", "load it in Triton, ask over HTTP and gRPC, one at a time and many at once"),
-        ("publish", f"to {spec.repository / name / str(version)}, unless it is what is there already"),
-    ]
-    return steps
+    yield from reasons[:_REASONS_SHOWN]
+    if len(reasons) > _REASONS_SHOWN:
+        yield f"and {len(reasons) - _REASONS_SHOWN} more"
+
+
+def _change(key: str, before: str | None, now: str | None) -> str:
+    kind, _, name = key.partition(":")
+    if kind == "spec":
+        return f"the spec: {_spec_change(name, before, now)}"
+    if kind == "step":
+        return f"{name} gave another result"
+    if kind in ("tool", "package"):
+        return f"{name} {before or 'absent'} -> {now or 'absent'}"
+    if kind == "host":
+        return f"another machine: {before} -> {now}"
+    if kind == "env":
+        return f"${name} changed"
+    if kind == "folder":
+        return f"{name}/ has other entries"
+    if kind == "file":
+        if "absent" in (before, now):
+            return f"{name} {'appeared' if before == 'absent' else 'is gone'}"
+        return f"{name} {'changed' if before and now else 'is named now' if now else 'is named no more'}"
+    return f"{key}: {before} -> {now}"
+
+
+def _spec_change(name: str, before: str | None, now: str | None) -> str:
+    """``batch.max 32 -> 64``: the leaf that changed, where there is one."""
+    old, new = (json.loads(text) if text else None for text in (before, now))
+    while isinstance(old, dict) and isinstance(new, dict):
+        changed = [key for key in sorted({**old, **new}) if old.get(key) != new.get(key)]
+        if len(changed) != 1:
+            break
+        name, old, new = f"{name}.{changed[0]}", old.get(changed[0]), new.get(changed[0])
+    return f"{name} {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"({digest_of(value)[:8]})"

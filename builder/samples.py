@@ -6,6 +6,7 @@ in; they find wrong graphs, but say nothing about accuracy, and the manifest say
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,15 @@ class Samples:
     def are_real(self) -> bool:
         """False for random stand-ins."""
         return not self.origin.startswith("random")
+
+    def digest(self) -> str:
+        """sha256 of all that they hold."""
+        whole = hashlib.sha256(self.origin.encode())
+        for row in self.rows:
+            for name, array in row.items():
+                content = array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode()
+                whole.update(f"{name} {array.dtype} {array.shape} ".encode() + content)
+        return whole.hexdigest()
 
     def sizes(self, row: int = 0) -> dict[str, int]:
         """Size of every named dimension but ``batch`` in one sample."""

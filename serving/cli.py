@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import threading
 import time
@@ -19,7 +18,15 @@ from serving import server_log, terminal
 from serving.errors import InferenceError, ServerStartError, ServerUnavailableError, UsageError
 from serving.server import Server
 from serving.status import Status, read_model, read_status
-from serving.terminal import FormatOption, OutputFormat, Progress, QuietOption, VerboseOption, VersionOption
+from serving.terminal import (
+    FormatOption,
+    OutputFormat,
+    Progress,
+    QuietOption,
+    VerboseOption,
+    VersionOption,
+    parse_size,
+)
 from serving.usage import how_to_call
 from serving.wire import parse_url
 
@@ -39,15 +46,6 @@ class ControlMode(str, Enum):
     NONE = "none"
     POLL = "poll"
     EXPLICIT = "explicit"
-
-
-def parse_size(text: str) -> int:
-    """``64MB``, ``1GiB``, ``4096``: bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
-    if match is None:
-        raise UsageError("not a size", where="--cache-size", expected="64MB, 1GiB or a number of bytes", got=repr(text))
-    unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
-    return round(float(match[1]) * float(unit))
 
 
 @app.command(
@@ -115,7 +113,7 @@ def serve(
         metrics_port=metrics_port or None,
         model_control_mode=model_control_mode.value,
         load=load or (),
-        cache_size_bytes=parse_size(cache_size),
+        cache_size_bytes=parse_size(cache_size, where="--cache-size"),
         exit_on_error=not keep_going,
         log_path=log,
         startup_timeout_s=startup_timeout,

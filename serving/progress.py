@@ -44,6 +44,9 @@ class Reporter(Protocol):
     def warn(self, message: str) -> None:
         """One line the user should act on."""
 
+    def output(self, text: str, *, of: str = "") -> None:
+        """What a user's own code printed, whole; ``of`` says whose it is where there are several."""
+
 
 class _SilentStep:
     def update(self, detail: str) -> None:
@@ -62,6 +65,9 @@ class _Silent:
         pass
 
     def warn(self, message: str) -> None:
+        pass
+
+    def output(self, text: str, *, of: str = "") -> None:
         pass
 
 
@@ -144,6 +150,12 @@ class Progress:
         """One line that begins with ``warning:``, unless quiet."""
         if not self._quiet:
             self._say(f"warning: {message}", "yellow")
+
+    def output(self, text: str, *, of: str = "") -> None:
+        """The lines as they are, each after ``of: `` where that is given; said also when quiet."""
+        lines = [f"{of}: {line}" if of else line for line in text.splitlines()]
+        if lines:
+            self._say("\n".join(lines))
 
     def _begin(self, step: _LiveStep, timer: threading.Timer | None) -> None:
         if timer is not None:

@@ -137,6 +137,18 @@ def embedded_runtime(*, reporter: Reporter = SILENT) -> Runtime:
     )
 
 
+def identity() -> str:
+    """Which Triton, backends and ONNX Runtime :func:`find_runtime` would give, as one text; provides nothing.
+
+    Two texts are equal only where the servers are: a model that one of them was seen to serve is served by the other.
+    """
+    if program := local_tritonserver():
+        facts = program.stat()
+        return f"{program} {facts.st_size} {facts.st_mtime_ns} {content_key(*_flat(_our_backends()))}"
+    onnxruntime = f"{ONNXRUNTIME} or {ONNXRUNTIME_PYTHON_310}"  # which of them, the Python decides
+    return f"embedded {TRITON}, onnxruntime {onnxruntime}, backends {content_key(*_flat(_our_backends()))}"
+
+
 def embedded_location() -> Path:
     """Where the embedded server is, or would be; looks at nothing and provides nothing."""
     return location("tritonserver", f"pytriton-{PYTRITON}")

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -41,6 +42,7 @@ __all__ = [
     "create_app",
     "emit",
     "epilog",
+    "parse_size",
     "report",
     "run",
     "versions",
@@ -190,6 +192,20 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
         if not hasattr(error, "format_message"):
             raise
         return report(_usage_error(error))
+
+
+def parse_size(text: str, *, where: str = "") -> int:
+    """``64MB``, ``1GiB``, ``4096``: bytes.
+
+    Args:
+        text: what was given.
+        where: the option it was given to, for the message.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if match is None:
+        raise UsageError("not a size", where=where, expected="64MB, 1GiB or a number of bytes", got=repr(text))
+    unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
+    return round(float(match[1]) * float(unit))
 
 
 def report(error: TritonRepoError) -> int:

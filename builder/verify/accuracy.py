@@ -38,27 +38,31 @@ class Accuracy:
         return asdict(self)
 
 
-def measure_accuracy(spec: Spec, model: ModelSpec, reference: Runner, artifact: Runner) -> Accuracy | None:
-    """Evaluate both; None where the spec has no ``evaluate``.
+def measure_accuracy(spec: Spec, model: ModelSpec, reference: float, artifact: Runner) -> Accuracy:
+    """The metric on the artifact, held against its value on the original.
 
     Raises:
         AccuracyError: the metric raised, gave no number, or dropped too far.
     """
-    if model.evaluate is None:
-        return None
-    before, after = _value(spec, model, reference), _value(spec, model, artifact)
-    result = Accuracy(model.evaluate.python, before, after, model.evaluate.max_drop)
-    if before - after > result.max_drop:
+    assert model.evaluate is not None
+    value = measure(spec, model, artifact)
+    result = Accuracy(model.evaluate.python, reference, value, model.evaluate.max_drop)
+    if reference - value > result.max_drop:
         raise AccuracyError(
-            f"{result.metric} drops from {before:.6g} to {after:.6g}",
+            f"{result.metric} drops from {reference:.6g} to {value:.6g}",
             expected=f"a drop of at most {result.max_drop:g} (evaluate.max_drop)",
-            got=f"a drop of {before - after:.6g}",
+            got=f"a drop of {reference - value:.6g}",
             fix="raise evaluate.max_drop if that is acceptable; it is not published as it is",
         )
     return result
 
 
-def _value(spec: Spec, model: ModelSpec, runner: Runner) -> float:
+def measure(spec: Spec, model: ModelSpec, runner: Runner) -> float:
+    """The user's metric on one runner.
+
+    Raises:
+        AccuracyError: the metric raised, or gave no number.
+    """
     assert model.evaluate is not None
     reference = model.evaluate.python
     function = resolve(reference, spec.folder, kind=AccuracyError)

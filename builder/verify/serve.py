@@ -6,15 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from builder.numerics import Array, Difference, compare
 from builder.verify.cases import Case
 from builder.verify.parity import require, summary
-from serving import Client, Server
-from serving.errors import ModelLoadError, ServerStartError
+from serving import Client
+from serving.errors import ModelLoadError
 
 CONCURRENT_REQUESTS = 64
 _IN_FLIGHT = 16
@@ -46,110 +44,83 @@ class Served:
         return asdict(self)
 
 
-class ServeBench:
-    """A Triton over a staging folder, started at the first model and kept for the rest; a context manager.
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server in explicit model control mode, over the staging repository.
 
-    Args:
-        staging: the model repository it reads; models are loaded and unloaded one by one.
-        log: where the server's log goes.
+    Attributes:
+        http_url, grpc_url: ``127.0.0.1:8000``, without a scheme.
+        server: which Triton it is, for the manifest.
     """
 
-    def __init__(self, staging: Path, log: Path | None = None) -> None:
-        self._staging = staging
-        self._log = log
-        self._server: Server | None = None
+    http_url: str
+    grpc_url: str
+    server: str
 
-    def __enter__(self) -> ServeBench:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
+def check_served(
+    endpoint: Endpoint, name: str, cases: Sequence[Case], together: Sequence[Case], precision: str
+) -> Served:
+    """Load one model, ask everything over both protocols, compare, unload.
 
-    def _stop(self) -> None:
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.stop()
+    Args:
+        endpoint: the server.
+        name: the model, a folder of the staging repository.
+        cases: asked one at a time.
+        together: requests of one sample each, asked all at once.
+        precision: row of the tolerance table.
 
-    def _running(self) -> Server:
-        if self._server is not None and not Client(f"http://{self._server.http_url}").is_live():
-            self._stop()  # the model before this one took it down
-        if self._server is None:
-            server = Server(self._staging, model_control_mode="explicit", log_path=self._log)
-            server.start()
-            self._server = server
-        return self._server
-
-    def check(self, name: str, cases: Sequence[Case], together: Sequence[Case], precision: str) -> Served:
-        """Load one model, ask everything over both protocols, compare, unload.
-
-        Args:
-            name: the model, a folder of the staging repository.
-            cases: asked one at a time.
-            together: requests of one sample each, asked all at once.
-            precision: row of the tolerance table.
-
-        Raises:
-            ModelLoadError: the server refused it; with the server's reason.
-            ParityError: an answer differs.
-            InferenceError: a request failed.
-        """
-        server = self._running()
-        per_output: dict[str, list[Difference]] = {}
-        batches = []
-        with Client(f"http://{server.http_url}", timeout_s=_TIMEOUT_S) as admin:
-            started = time.perf_counter()
-            self._load(admin, name)
-            load_s = time.perf_counter() - started
-            try:
-                for scheme, address in (("http", server.http_url), ("grpc", server.grpc_url)):
-                    with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
-                        for case in cases:
-                            got = client.infer(name, case.inputs)
-                            _require(case, got, precision, f"{name} over {scheme}", per_output)
-                        before = _counts(admin, name)
-                        self._ask_at_once(client, name, together, precision, scheme, per_output)
-                        batches.append(_mean_batch(before, _counts(admin, name)))
-            finally:
-                if admin.is_live():
-                    admin.unload(name)
-        return Served(
-            f"{server.runtime.kind} Triton {server.runtime.version}".strip(),
-            load_s,
-            len(cases),
-            len(together),
-            max(batches),
-            summary(per_output),
-        )
-
-    def _load(self, admin: Client, name: str) -> None:
+    Raises:
+        ModelLoadError: the server refused it; with the server's reason.
+        ParityError: an answer differs.
+        InferenceError: a request failed; :class:`ServerUnavailableError` where the server is gone.
+    """
+    per_output: dict[str, list[Difference]] = {}
+    batches = []
+    with Client(f"http://{endpoint.http_url}", timeout_s=_TIMEOUT_S) as admin:
+        started = time.perf_counter()
+        _load(admin, name)
+        load_s = time.perf_counter() - started
         try:
-            admin.load(name)
-        except ModelLoadError as exc:
-            raise ModelLoadError(
-                f"Triton refuses {name}",
-                expected="a model that loads",
-                got=exc.got or exc.what,
-                fix="the reason above is the server's own; mend the spec or its `config`",
-            ) from exc
-        except ServerStartError:
-            self._stop()
-            raise
+            for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url)):
+                with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
+                    for case in cases:
+                        got = client.infer(name, case.inputs)
+                        _require(case, got, precision, f"{name} over {scheme}", per_output)
+                    before = _counts(admin, name)
+                    _ask_at_once(client, name, together, precision, scheme, per_output)
+                    batches.append(_mean_batch(before, _counts(admin, name)))
+        finally:
+            if admin.is_live():
+                admin.unload(name)
+    mean_batch = max(batches)
+    return Served(endpoint.server, load_s, len(cases), len(together), mean_batch, summary(per_output))
 
-    def _ask_at_once(
-        self,
-        client: Client,
-        name: str,
-        together: Sequence[Case],
-        precision: str,
-        scheme: str,
-        per_output: dict[str, list[Difference]],
-    ) -> None:
-        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            answers = list(pool.map(lambda case: client.infer(name, case.inputs), together))
-        for case, got in zip(together, answers, strict=True):
-            _require(case, got, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
+
+def _load(admin: Client, name: str) -> None:
+    try:
+        admin.load(name)
+    except ModelLoadError as exc:
+        raise ModelLoadError(
+            f"Triton refuses {name}",
+            expected="a model that loads",
+            got=exc.got or exc.what,
+            fix="the reason above is the server's own; mend the spec or its `config`",
+        ) from exc
+
+
+def _ask_at_once(
+    client: Client,
+    name: str,
+    together: Sequence[Case],
+    precision: str,
+    scheme: str,
+    per_output: dict[str, list[Difference]],
+) -> None:
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        answers = list(pool.map(lambda case: client.infer(name, case.inputs), together))
+    for case, got in zip(together, answers, strict=True):
+        _require(case, got, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
 
 
 def _require(

@@ -1,0 +1,100 @@
+"""The reference's answers, kept as one file: what is asked of a model to verify it, and what is right.
+
+A file is written uncompressed: it is large, read once or twice, and lives in the cache only.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.golden import EPOCH, npy
+from builder.numerics import Array
+from builder.verify.cases import Case
+
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Cases with their right answers.
+
+    Attributes:
+        cases: asked one at a time.
+        golden: single requests that are published beside the artifact.
+        together: single requests that are asked at once.
+    """
+
+    cases: Sequence[Case]
+    golden: Sequence[Case]
+    together: Sequence[Case]
+
+    def save(self, path: Path) -> None:
+        """Write them; the bytes depend on the content alone."""
+        lists = {"cases": self.cases, "golden": self.golden, "together": self.together}
+        numbers: dict[int, int] = {}
+        rows: list[Case] = []
+        for case in (case for cases in lists.values() for case in cases):
+            if id(case) not in numbers:
+                numbers[id(case)] = len(rows)
+                rows.append(case)
+        index = {
+            "rows": [_row(case) for case in rows],
+            "lists": {name: [numbers[id(case)] for case in cases] for name, cases in lists.items()},
+        }
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(_INDEX, EPOCH), json.dumps(index))
+            for number, case in enumerate(rows):
+                for side, arrays in (("inputs", case.inputs), ("expected", case.expected)):
+                    for name, array in arrays.items():
+                        archive.writestr(zipfile.ZipInfo(f"{number}/{side}/{name}.npy", EPOCH), npy(array))
+
+    @staticmethod
+    def load(path: Path) -> Answers:
+        """Read them back.
+
+        Raises:
+            ValueError, KeyError, OSError, zipfile.BadZipFile: this is no such file.
+        """
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read(_INDEX))
+            rows = [_case(archive, number, row) for number, row in enumerate(index["rows"])]
+        lists = {name: [rows[number] for number in numbers] for name, numbers in index["lists"].items()}
+        return Answers(**lists)
+
+
+def _row(case: Case) -> dict[str, Any]:
+    sides = {"inputs": case.inputs, "expected": case.expected}
+    kinds = {side: {name: _kind(array) for name, array in arrays.items()} for side, arrays in sides.items()}
+    return {"name": case.name, "batch": case.batch, **kinds}
+
+
+def _kind(array: Array) -> str:
+    """``text`` and ``bytes`` for what numpy would only pickle, else empty."""
+    if array.dtype.kind != "O":
+        return ""
+    return "text" if any(isinstance(value, str) for value in array.flat) else "bytes"
+
+
+def _case(archive: zipfile.ZipFile, number: int, row: dict[str, Any]) -> Case:
+    sides = {}
+    for side in ("inputs", "expected"):
+        sides[side] = {name: _array(archive, f"{number}/{side}/{name}.npy", kind) for name, kind in row[side].items()}
+    return Case(row["name"], row["batch"], **sides)
+
+
+def _array(archive: zipfile.ZipFile, entry: str, kind: str) -> Array:
+    with archive.open(entry) as stream:
+        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    if not kind:
+        return array
+    values = [value.decode() if kind == "text" else bytes(value) for value in array.ravel()]
+    result = np.empty(array.shape, dtype=object)
+    result.ravel()[:] = values
+    return result

@@ -1,0 +1,54 @@
+"""Where a build works before it publishes: a folder below ``.build/staging``, on the filesystem of the repository.
+
+A folder belongs to the process that holds its lock. One that nobody holds was left by a build that was killed, and is
+removed by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from builder.errors import PublishError, describe
+from builder.locks import held_folder, is_held
+
+
+@contextlib.contextmanager
+def staging_for(build_dir: Path) -> Iterator[Path]:
+    """An empty folder, removed afterwards; what killed builds left is removed first.
+
+    Args:
+        build_dir: the ``.build`` folder beside the repository.
+
+    Raises:
+        PublishError: it cannot be made.
+    """
+    base = build_dir / "staging"
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        sweep(base)
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=base))
+    except OSError as exc:
+        raise PublishError(
+            "the staging folder cannot be made",
+            where=str(base),
+            expected="a folder beside the repository that can be written",
+            got=describe(exc),
+            fix="give the repository a parent folder that you may write to",
+        ) from exc
+    try:
+        with held_folder(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(base: Path) -> list[Path]:
+    """Remove the folders that no process holds; which they were."""
+    left = [folder for folder in base.iterdir() if folder.is_dir() and not is_held(folder)]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return left

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from builder.jobs import Done, Job
     from builder.worker import Task
 
+_RUN_THE_MODULE = frozenset({"source", "samples", "reference", "baseline", "export", "accuracy"})
+_Key = tuple[Path, str]
 Status = Literal["built", "up to date", "failed"]
 
 
@@ -185,27 +187,35 @@ def build_all(
         for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
             stack.enter_context(build_lock(build_dir, wait=options.wait, reporter=reporter))
         stores = {id(spec): _Store(spec, options) for spec in specs}
-        results: dict[_Run, ModelResult] = {}
+        results: dict[_Key, ModelResult] = {}
         waiting = []
         for run in runs:
-            result = stores[id(run.spec)].if_up_to_date(run.name, force=options.force)
+            if stores[id(run.spec)].cache.damaged(run.name):
+                reporter.warn(f"{run.name}: what the cache holds of it is damaged and is made anew")
+            todo, result = stores[id(run.spec)].look(run.name, force=options.force)
             if result is None:
-                waiting.append(run)
+                waiting.append(replace(run, todo=todo))
             else:
-                results[run] = result
+                results[run.key] = result
         if waiting:
             results |= _build(waiting, stores, reporter, options)
         for store in stores.values():
             store.close()
-    return [BuildReport(spec.repository, tuple(results[run] for run in runs if run.spec is spec)) for spec in specs]
+    return [BuildReport(spec.repository, tuple(results[run.key] for run in runs if run.spec is spec)) for spec in specs]
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """One model of one spec in this build."""
+    """One model of one spec in this build, and the steps that have to run."""
 
     spec: Spec
     name: str
+    todo: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> _Key:
+        """What it is known by: the same name may be in several specs."""
+        return self.spec.path, self.name
 
 
 def _check_names(specs: Sequence[Spec], only: Sequence[str]) -> None:
@@ -236,22 +246,22 @@ class _Store:
         self.cache.prepare()
         self.now = Fingerprints(spec.folder, self.cache.files)
 
-    def if_up_to_date(self, name: str, *, force: bool) -> ModelResult | None:
-        """The result of a model that needs nothing; None for one that has to be built."""
+    def look(self, name: str, *, force: bool) -> tuple[frozenset[str], ModelResult | None]:
+        """The steps of a model that have to run; and its result, where it needs nothing at all."""
         started = time.perf_counter()
-        if force:
-            return None
-        decisions = decide(Subject(name, self.spec, self.spec.models[name], self.now), self.cache.records(name))
+        subject = Subject(name, self.spec, self.spec.models[name], self.now)
+        decisions = decide(subject, self.cache.records(name), force=force)
+        todo = frozenset(decision.step for decision in decisions if decision.record is None)
         wanted = content_of(decisions)
         here = publish.newest_content(self.spec.repository, name) if wanted is not None else None
         if wanted is None or here is None or not here.same_as(wanted):
-            return None
+            return todo, None
         records = {decision.step: decision.record for decision in decisions if decision.record is not None}
         for record in records.values():
             for digest in record.objects.values():
                 self.cache.touch(digest)
         seconds = time.perf_counter() - started
-        return _result(name, "up to date", here.version, seconds, records, cached=tuple(records))
+        return todo, _result(name, "up to date", here.version, seconds, records, cached=tuple(records))
 
     def close(self) -> None:
         """Remember what was hashed, and keep to the size limit."""
@@ -261,11 +271,11 @@ class _Store:
 
 def _build(
     runs: Sequence[_Run], stores: Mapping[int, _Store], reporter: Reporter, options: Options
-) -> dict[_Run, ModelResult]:
+) -> dict[_Key, ModelResult]:
     """Build these models, those of one ``.build`` folder side by side; publish each as soon as it is verified."""
     from builder import jobs
 
-    results: dict[_Run, ModelResult] = {}
+    results: dict[_Key, ModelResult] = {}
     for build_dir in dict.fromkeys(publish.build_dir(run.spec.repository) for run in runs):
         group = [run for run in runs if publish.build_dir(run.spec.repository) == build_dir]
         todo = [_job(run, stores[id(run.spec)], options) for run in group]
@@ -277,7 +287,7 @@ def _build(
                     run: _Run = done.job.key
                     if done.output:
                         reporter.output(done.output, of=run.name if len(runs) > 1 else "")
-                    results[run] = _publish(run, done, options, reporter)
+                    results[run.key] = _publish(run, done, options, reporter)
     return results
 
 
@@ -306,12 +316,13 @@ def _weights_bytes(run: _Run, store: _Store) -> int:
 
 
 def _preload(runs: Sequence[_Run]) -> list[str]:
-    """What the models need in any case, imported once: not torch for a spec of ONNX files alone."""
+    """What the models need in any case, imported once: torch only where a module is to be run or exported."""
     from builder.worker import PRELOAD
 
-    kinds = {run.spec.models[run.name].source.kind for run in runs}
+    kinds = {run.spec.models[run.name].source.kind for run in runs if run.todo & _RUN_THE_MODULE}
     modules = [*PRELOAD, "onnx", "onnxruntime"]
-    modules += ["torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir"] if kinds - {"onnx"} else []
+    modules += ["torch", "torch.export", "onnxscript", "onnx_ir"] if kinds - {"onnx"} else []
+    modules += ["torch.onnx"] if any(run.todo & {"export"} for run in runs) and kinds - {"onnx"} else []
     return modules + (["transformers"] if "huggingface" in kinds else [])
 
 

@@ -214,6 +214,7 @@ class _Place:
 
     def __post_init__(self) -> None:
         self._server: Server | None = None
+        self._serving = threading.Lock()
         self._at_once = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -251,6 +252,8 @@ class _Place:
             task = job.make(self.repository, self.threads)
             log = self.repository.parent / "output.log"
             number, channel = self.warm.fork(task, log)
+            if self._server is None:
+                threading.Thread(target=self._warm_up, daemon=True).start()
             with channel:
                 done = self._follow(job, task, channel, number)
             return replace(done, output=log.read_text(errors="replace"), seconds=time.perf_counter() - started)
@@ -301,21 +304,33 @@ class _Place:
     def _endpoint(self) -> tuple[str, Any]:
         """The place's server, started when it is first needed or when the model before took it down."""
         try:
-            if self._server is not None and not Client(f"http://{self._server.http_url}").is_live():
-                self._stop_server()
-            if self._server is None:
-                log = self.repository.parent / "server.log"
-                server = Server(self.repository, model_control_mode="explicit", log_path=log)
-                self._server = server
-                server.start()
             server = self._server
+            if server is not None and not Client(f"http://{server.http_url}").is_live():
+                self._stop_server()
+            with self._serving:
+                server = self._started()
             name = f"{server.runtime.kind} Triton {server.runtime.version}".strip()
             return "server", Endpoint(server.http_url, server.grpc_url, name)
         except TritonRepoError as error:
-            self._server = None
             return "error", error
 
+    def _started(self) -> Server:
+        if self._server is None:
+            log = self.repository.parent / "server.log"
+            # Our configurations are whole; completing them would cost a second process and a second for each model.
+            whole = ["--disable-auto-complete-config"]
+            server = Server(self.repository, model_control_mode="explicit", log_path=log, extra_args=whole)
+            server.start()
+            self._server = server
+        return self._server
+
+    def _warm_up(self) -> None:
+        """Start the server while the model is loaded and exported; a failure shows when it is asked for."""
+        with contextlib.suppress(TritonRepoError), self._serving:
+            self._started()
+
     def _stop_server(self) -> None:
-        server, self._server = self._server, None
+        with self._serving:
+            server, self._server = self._server, None
         if server is not None:
-            server.stop(at_once=self._at_once)
+            server.stop(at_once=True)  # it has no model and no request left, or nobody waits for them

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -75,7 +76,11 @@ def main(control_fd: int, preload: list[str]) -> None:
             __import__(name)
     __import__("builder.pipeline")
 
+    if "torch.onnx" in preload:
+        _warm_up()
     baseline = frozenset(name.split(".")[0] for name in sys.modules)
+    gc.collect()
+    gc.freeze()  # the children share what is there now
     control = Connection(control_fd)
     children: dict[int, int] = {}
     while True:
@@ -93,6 +98,19 @@ def main(control_fd: int, preload: list[str]) -> None:
             os.close(log_fd)
             children[pid] = number
         _reap(children, control)
+
+
+def _warm_up() -> None:
+    """Let the exporter build its tables once, for all children."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # not installed
+        return
+    torch.set_num_threads(1)  # threads do not survive a fork; a child sets its own number
+    from builder.exporters import warm_up
+    from builder.releases import newest_opset
+
+    with contextlib.suppress(Exception):  # then the first model pays, or says what is wrong
+        warm_up(newest_opset(None, "dynamo"))
 
 
 def _reap(children: dict[int, int], control: Connection) -> None:

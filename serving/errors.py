@@ -43,10 +43,20 @@ class TritonRepoError(Exception):
                 lines.extend(" " * 12 + line for line in rest)
         return "\n".join(lines)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses have constructors of their own; an error crosses processes as what it holds.
+        return _restored, (type(self), self.args), self.__dict__
+
     def as_dict(self) -> dict[str, Any]:
         """The error as plain data, for ``--format json``."""
         parts = {key: getattr(self, key) for key in ("where", "expected", "got", "fix")}
         return {"error": type(self).__name__, "what": self.what, **{k: v for k, v in parts.items() if v}}
+
+
+def _restored(kind: type[TritonRepoError], args: tuple[Any, ...]) -> TritonRepoError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class UsageError(TritonRepoError):

@@ -94,7 +94,9 @@ def test_good_models_are_published_though_others_fail(spec, report):
     published = sorted(entry.name for entry in spec.repository.iterdir())
     assert published == ["good", "single"]
     assert sorted(entry.name for entry in (spec.repository / "good" / "1").iterdir()) == [
+        "config.pbtxt",
         "golden.npz",
+        "labels.txt",
         "manifest.json",
         "model.onnx",
     ]

@@ -118,16 +118,16 @@ _REASONS: dict[int, tuple[str, str]] = {
 
 
 @contextlib.contextmanager
-def explained(name: str, repository: Path) -> Iterator[None]:
-    """What the system refuses, as a :class:`PublishError` that says what to do."""
+def explained(name: str, repository: Path, *, doing: str = "published") -> Iterator[None]:
+    """What the system refuses, as a :class:`PublishError` that says what to do: "NAME cannot be DOING"."""
     try:
         yield
     except OSError as exc:
         expected, fix = _REASONS.get(exc.errno or 0, ("a repository that can be written", ""))
         raise PublishError(
-            f"{name} cannot be published",
+            f"{name} cannot be {doing}",
             where=str(exc.filename or repository),
             expected=expected,
             got=describe(exc),
-            fix=f"{fix or 'mend what the message above says'}; what was published before is untouched",
+            fix=f"{fix or 'mend what the message above says'}; what is served is as it was",
         ) from exc

@@ -58,12 +58,20 @@ class PublishError(TritonRepoError):
     """The repository could not be written."""
 
 
+class RepositoryError(TritonRepoError):
+    """What was asked of a repository cannot be done with what lies in it."""
+
+
 class ManifestError(TritonRepoError):
     """A ``manifest.json`` that is not as ``build-repo`` wrote it."""
 
 
 class LockedError(TritonRepoError):
     """Another process is at work on the same repository."""
+
+
+class ReloadError(TritonRepoError):
+    """A running server could not be brought to serve another version; what it serves instead is said."""
 
 
 def user_code_error(

@@ -6,6 +6,7 @@ without one, and everything else that we did not make, are seen, stepped around 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from builder.errors import ManifestError, PublishError
 from builder.manifest import NAME, PINNED, Manifest, load, read_manifest
+from serving.errors import UsageError
 
 CONFIG = "config.pbtxt"
 # What Triton takes for a version; a name with a leading zero, or beyond its integers, it ignores.
@@ -198,3 +200,38 @@ def require_ours(model: ModelFolder) -> int | None:
             fix="give the model another name in the spec, or move the folder away",
         )
     return newest
+
+
+def known_files(manifest: Manifest) -> set[str]:
+    """Every file that belongs in a version folder."""
+    return {*manifest.files, NAME} | ({manifest.signature.file} if manifest.signature else set())
+
+
+def require_folder(repository: Path) -> Path:
+    """The repository; :class:`UsageError` where there is none."""
+    if not repository.is_dir():
+        raise UsageError(
+            "there is no such repository",
+            where=str(repository),
+            expected="the folder that build-repo publishes to",
+            got="a file" if repository.exists() else "nothing there",
+            fix="name it with --repository DIR, or run build-repo first",
+        )
+    return repository
+
+
+def require_model(repository: Path, name: str) -> ModelFolder:
+    """A model of ours; :class:`UsageError` where there is none of this name, with the nearest that is."""
+    models, others = models_of(require_folder(repository))
+    found = next((model for model in models if model.name == name), None)
+    if found is not None:
+        return found
+    names = [model.name for model in models]
+    close = difflib.get_close_matches(name, names, n=1)
+    raise UsageError(
+        f"the repository has no model {name!r} of build-repo's",
+        where=str(repository),
+        expected=", ".join(names) or "a model that build-repo published",
+        got=f"a folder {name} that build-repo did not make" if name in others else "",
+        fix=f"did you mean {close[0]}?" if close else "build-repo --list",
+    )

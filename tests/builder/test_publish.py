@@ -341,7 +341,7 @@ def test_what_the_system_refuses_is_said_and_leaves_everything_as_it_was(
         with pytest.raises(PublishError, match="m cannot be published") as caught:
             publish(made, repository)
     assert expected in caught.value.expected
-    assert "what was published before is untouched" in caught.value.fix
+    assert "what is served is as it was" in caught.value.fix
     assert contents(repository) == before
     assert publish(made, repository).fresh  # what was staged is still there
 

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from builder.cli_repository import Asked, answer, check, prune, pruned_data
+from builder.repository_text import blocks, pruned_text
+from serving.errors import TritonRepoError
 from serving.terminal import (
     FormatOption,
     OutputFormat,
@@ -29,8 +32,14 @@ EXAMPLES = [
     "build-repo examples/digits/models.yaml  # another spec; several may be given",
     "build-repo --only digits                # one model of it",
     "build-repo --plan                       # what would be done, without doing it",
+    "build-repo --keep 2                     # build, then remove versions older than the newest two",
+    "build-repo --list                       # models, versions, which is served",
+    "build-repo --rollback digits            # serve the version below; or: --rollback digits 3",
+    "build-repo --diff digits 1 2            # what changed between two versions",
     "build-repo --format json | jq .ok       # for programs",
 ]
+
+_PANEL = "The repository, without building"
 
 app = create_app("build-repo", help="Build a verified Triton model repository from a models.yaml.")
 
@@ -51,6 +60,32 @@ def build_repo(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for another build of this repository, or say who it is.")
     ] = True,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", min=1, help="Then remove all but the newest N versions.")
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", rich_help_panel=_PANEL, help="What the repository holds, and what is served.")
+    ] = False,
+    rollback: Annotated[
+        str | None,
+        typer.Option(
+            "--rollback",
+            metavar="MODEL [VERSION]",
+            rich_help_panel=_PANEL,
+            help="Serve an older version again: the one below, or VERSION.",
+        ),
+    ] = None,
+    diff: Annotated[
+        tuple[str, int, int] | None,
+        typer.Option("--diff", metavar="MODEL A B", rich_help_panel=_PANEL, help="Two versions side by side."),
+    ] = None,
+    verify_hashes: Annotated[
+        bool, typer.Option("--verify-hashes", rich_help_panel=_PANEL, help="Read every published file again.")
+    ] = False,
+    repository: Annotated[
+        Path | None,
+        typer.Option("--repository", metavar="DIR", rich_help_panel=_PANEL, help="Which; default: the spec's."),
+    ] = None,
     output: FormatOption = OutputFormat.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
@@ -61,11 +96,16 @@ def build_repo(
     A model that fails does not stop the others. Exit status: 0 built or up to date, 1 a model failed, 2 unusable
     spec or arguments.
     """
+    configure_logging(verbose, quiet=quiet)
+    asked = Asked(listing, rollback, diff, verify_hashes, keep, only or (), repository, specs or ())
+    check(asked, building=[name for name, given in {"--plan": show_plan, "--clean": clean}.items() if given])
+    if asked.options:
+        return answer(asked, output=output)
+
     from builder.api import Options, build_all, load_spec
     from builder.cache import DEFAULT_LIMIT_BYTES
     from builder.planning import plan
 
-    configure_logging(verbose, quiet=quiet)
     loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
     if show_plan:
         plans = [plan(spec, only or (), force=force) for spec in loaded]
@@ -76,10 +116,25 @@ def build_repo(
     size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
     options = Options(jobs=jobs, force=force, cache_size_bytes=size, wait=wait)
     reports = build_all(loaded, only=only or (), reporter=progress, options=options)
-    emit(_data(reports), output=output)
+    pruned, ok = ([], True) if keep is None else _prune(reports, keep)
+    emit(_data(reports) | pruned_data(pruned), output=output)
     if not output.is_json:
         _print_reports(reports, quiet=quiet)
-    return 0 if all(report.ok for report in reports) else 1
+        emit(None, blocks(map(pruned_text, pruned)))
+    return 0 if ok and all(report.ok for report in reports) else 1
+
+
+def _prune(reports: list[Any], count: int) -> tuple[list[Any], bool]:
+    """What was removed, and whether that went well: what was built is reported in any case."""
+    pruned = []
+    try:
+        for report in reports:
+            if report.repository.is_dir():
+                pruned += prune([report.repository], count, [result.model for result in report.models])
+    except TritonRepoError as error:
+        warn(str(error))
+        return pruned, False
+    return pruned, True
 
 
 def _data(reports: list[Any]) -> dict[str, Any]:

@@ -162,8 +162,10 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 def _give_back(descriptor: int) -> None:
     _held.discard(descriptor)
     # Closing alone would not do: a process that is being forked just now may still have the descriptor too.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _close_in_child() -> None:

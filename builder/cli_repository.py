@@ -1,0 +1,218 @@
+"""The part of ``build-repo`` that asks for no build: what was asked, of which repositories, and the answer.
+
+No spec is checked for it, and no code of the user's is run or imported: of a spec only the line `repository` is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.repository_text import blocks, diff_text, hashes_text, listing_text, pruned_text, rolled_back_text
+from serving.errors import UsageError
+from serving.terminal import OutputFormat, emit, warn
+
+if TYPE_CHECKING:
+    from builder.repository import Listing, Pruned
+
+DEFAULT_SPEC = Path("models.yaml")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a repository.
+
+    Attributes:
+        listing: ``--list``.
+        rollback: the model to roll back.
+        diff: a model and two of its versions.
+        verify_hashes: ``--verify-hashes``.
+        keep: how many versions to keep.
+        only: names of models.
+        repository: the one that is meant; None for those of the specs.
+        words: what stands without an option: specs, and with ``rollback`` a version.
+    """
+
+    listing: bool = False
+    rollback: str | None = None
+    diff: tuple[str, int, int] | None = None
+    verify_hashes: bool = False
+    keep: int | None = None
+    only: Sequence[str] = ()
+    repository: Path | None = None
+    words: Sequence[Path] = ()
+
+    @property
+    def options(self) -> list[str]:
+        """Those that were given of the options that ask for an answer instead of a build."""
+        given = {
+            "--list": self.listing,
+            "--rollback": self.rollback is not None,
+            "--diff": self.diff is not None,
+            "--verify-hashes": self.verify_hashes,
+        }
+        return [option for option, is_given in given.items() if is_given]
+
+    @property
+    def version(self) -> int | None:
+        """The version to roll back to, where one is given."""
+        numbers = [int(word.name) for word in self.words if _is_version(word)] if self.rollback is not None else []
+        if len(numbers) > 1:
+            raise UsageError("more than one version to roll back to", got=", ".join(map(str, numbers)))
+        return numbers[0] if numbers else None
+
+    @property
+    def specs(self) -> list[Path]:
+        """The specs that were named."""
+        return [word for word in self.words if self.rollback is None or not _is_version(word)]
+
+
+def _is_version(word: Path) -> bool:
+    return str(word).isascii() and str(word).isdigit()
+
+
+def check(asked: Asked, *, building: Sequence[str]) -> None:
+    """Refuse options that do not go together.
+
+    Args:
+        asked: what was asked of a repository.
+        building: options given that are for a build, or ask for something else instead of one.
+
+    Raises:
+        UsageError: naming two of them.
+    """
+    options = asked.options
+    if len(options) > 1 or (options and building):
+        raise UsageError(
+            f"{options[0]} and {(options + list(building))[1]} do not go together", expected="one of them at a time"
+        )
+    if asked.keep is not None and any(option != "--list" for option in [*options, *building]):
+        raise UsageError(
+            f"--keep does not go with {[*options, *building][0]}",
+            expected="--keep N with a build, which then removes old versions, or with --list, which builds nothing",
+        )
+    if asked.repository is not None and not options:
+        raise UsageError(
+            "--repository is for the options that need no spec",
+            expected="it together with --list, --rollback, --diff or --verify-hashes",
+            fix="a build publishes to the `repository` of the spec: write it there",
+        )
+    if asked.only and options and not asked.listing:
+        raise UsageError(f"--only does not go with {options[0]}", expected="--only with a build, --plan or --list")
+
+
+def answer(asked: Asked, *, output: OutputFormat) -> int:
+    """Do what was asked and write the answer.
+
+    Returns:
+        The exit status: 1 where hashes do not match.
+
+    Raises:
+        TritonRepoError: what was asked cannot be done.
+    """
+    from builder import repository
+
+    folders = repositories(asked)
+    if asked.listing:
+        pruned = prune(folders, asked.keep, asked.only or None) if asked.keep is not None else []
+        listings = [_only(repository.list_models(folder), asked.only) for folder in folders]
+        data = {"repositories": [listing.as_dict() for listing in listings]}
+        emit(
+            data | pruned_data(pruned),
+            blocks([*map(pruned_text, pruned), *map(listing_text, listings)]),
+            output=output,
+        )
+        return 0
+    if asked.verify_hashes:
+        reports = [repository.verify_hashes(folder) for folder in folders]
+        ok = all(report.ok for report in reports)
+        found = {"ok": ok, "repositories": [report.as_dict() for report in reports]}
+        emit(found, blocks(map(hashes_text, reports)), output=output)
+        return 0 if ok else 1
+    if asked.diff is not None:
+        model, a, b = asked.diff
+        diff = repository.diff(_home(folders, model), model, a, b)
+        emit(diff.as_dict(), diff_text(diff), output=output)
+        return 0
+    assert asked.rollback is not None
+    done = repository.rollback(_home(folders, asked.rollback), asked.rollback, asked.version)
+    for warning in done.warnings:
+        warn(warning)
+    emit(done.as_dict(), rolled_back_text(done), output=output)
+    return 0
+
+
+def prune(folders: Sequence[Path], count: int, models: Sequence[str] | None = None) -> list[Pruned]:
+    """Keep the newest versions in each repository; warns of old ones that have to stay.
+
+    Args:
+        folders: the repositories.
+        count: how many versions of each model.
+        models: only these, where the repository has them.
+    """
+    from builder import repository
+    from builder.published import models_of
+
+    done = []
+    for folder in folders:
+        there = [model.name for model in models_of(folder)[0]] if folder.is_dir() else []
+        names = None if models is None else [name for name in there if name in models]
+        done.append(repository.keep(folder, count, names))
+        for model, version, why in done[-1].left:
+            warn(f"{model} {version} stays: {why}")
+    return done
+
+
+def repositories(asked: Asked) -> list[Path]:
+    """The repositories that are meant.
+
+    Raises:
+        SpecError: a spec cannot be read.
+    """
+    if asked.repository is not None:
+        return [asked.repository.absolute()]
+    found = []
+    for path in asked.specs or [DEFAULT_SPEC]:
+        found.append(_repository_of(path.resolve()))
+    return list(dict.fromkeys(found))
+
+
+def _repository_of(spec: Path) -> Path:
+    from builder.yaml_source import read
+
+    data = read(spec).data
+    named = data.get("repository") if isinstance(data, dict) else None
+    return (spec.parent / (named if isinstance(named, str) else "model_repository")).resolve()
+
+
+def _home(folders: Sequence[Path], model: str) -> Path:
+    """The one repository that has the model; the first where none has, for the message."""
+    homes = [folder for folder in folders if (folder / model).is_dir()]
+    if len(homes) > 1:
+        raise UsageError(
+            f"several repositories have a model {model!r}",
+            where="\n".join(map(str, homes)),
+            fix="name one of them with --repository DIR",
+        )
+    return (homes or list(folders))[0]
+
+
+def _only(listing: Listing, names: Sequence[str]) -> Listing:
+    if not names:
+        return listing
+    from dataclasses import replace
+
+    missing = [name for name in names if all(row.model != name for row in listing.versions)]
+    if missing:
+        there = ", ".join(dict.fromkeys(row.model for row in listing.versions))
+        raise UsageError(
+            f"the repository has no model {missing[0]!r}", where=str(listing.repository), expected=there or "any"
+        )
+    return replace(listing, versions=tuple(row for row in listing.versions if row.model in names))
+
+
+def pruned_data(pruned: Sequence[Pruned]) -> dict[str, Any]:
+    """What was removed, for ``--format json``."""
+    return {"pruned": [each.as_dict() for each in pruned]} if pruned else {}

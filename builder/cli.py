@@ -31,7 +31,8 @@ EXAMPLES = [
     "build-repo                              # models.yaml in this folder",
     "build-repo examples/digits/models.yaml  # another spec; several may be given",
     "build-repo --only digits                # one model of it",
-    "build-repo --plan                       # what would be done, without doing it",
+    "build-repo --plan                       # what would be done and why, without doing it",
+    "build-repo --force --jobs 1             # everything anew, one model at a time",
     "build-repo --keep 2                     # build, then remove versions older than the newest two",
     "build-repo --list                       # models, versions, which is served",
     "build-repo --rollback digits            # serve the version below; or: --rollback digits 3",
@@ -40,6 +41,8 @@ EXAMPLES = [
 ]
 
 _PANEL = "The repository, without building"
+
+_NAMES_SHOWN = 5
 
 app = create_app("build-repo", help="Build a verified Triton model repository from a models.yaml.")
 
@@ -107,6 +110,8 @@ def build_repo(
     from builder.planning import plan
 
     loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
+    if clean:
+        return _clean(loaded, output)
     if show_plan:
         plans = [plan(spec, only or (), force=force) for spec in loaded]
         steps = [step for each in plans for step in each.steps]
@@ -135,6 +140,15 @@ def _prune(reports: list[Any], count: int) -> tuple[list[Any], bool]:
         warn(str(error))
         return pruned, False
     return pruned, True
+
+
+def _clean(specs: list[Any], output: OutputFormat) -> int:
+    from builder.api import clean
+
+    freed = {str(folder): size for folder, size in clean(specs).items()}
+    lines = [f"removed {folder}, {size / 1e6:.1f} MB" for folder, size in freed.items()]
+    emit({"removed": freed}, "\n".join(lines) or "there is nothing to remove", output=output)
+    return 0
 
 
 def _data(reports: list[Any]) -> dict[str, Any]:
@@ -166,13 +180,20 @@ def _print_reports(reports: list[Any], *, quiet: bool) -> None:
         table.add_row(*_row(result))
     # A row stays a row: a terminal that is too narrow wraps it, a pipe gets it whole.
     Console(highlight=False, width=200).print(table, crop=False)
-    for report in reports:
-        for result in report.models:
-            if not quiet:
-                for note in result.notes:
-                    warn(f"{result.model}: {note}")
-            if result.error is not None:
-                typer.echo(f"\n{result.model} failed at {result.stage}: {result.error}", err=True)
+    results = [result for report in reports for result in report.models]
+    if not quiet:
+        for note in dict.fromkeys(note for result in results for note in result.notes):
+            warn(f"{_names([result.model for result in results if note in result.notes])}: {note}")
+    for result in results:
+        if result.error is not None:
+            typer.echo(f"\n{result.model} failed at {result.stage}: {result.error}", err=True)
+
+
+def _names(models: list[str]) -> str:
+    """``a, b and c``, or so many of them."""
+    if len(models) > _NAMES_SHOWN:
+        return f"{', '.join(models[:_NAMES_SHOWN])} and {len(models) - _NAMES_SHOWN} more"
+    return ", ".join(models)
 
 
 def _row(result: Any) -> list[str]:

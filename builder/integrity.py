@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from builder import durable
 from builder.artifact import sha256_of
 from builder.errors import ManifestError
 from builder.manifest import NAME as MANIFEST
-from builder.published import CONFIG, ModelFolder, known_files, models_of, require_folder
+from builder.published import CONFIG, ModelFolder, files_there, known_files, models_of, require_folder
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def verify_hashes(repository: Path) -> HashReport:
                 continue  # removed while we read it
             mismatches += found
             versions += 1
-            for path in durable.files_below(model.folder(version)):
+            for name in files_there(model.folder(version)):
                 files += 1
-                size_bytes += path.stat().st_size
+                size_bytes += (model.folder(version) / name).stat().st_size
         mismatches += _config(model)
     return HashReport(repository, len(models), versions, files, size_bytes, tuple(mismatches), tuple(sorted(others)))
 
@@ -105,7 +104,7 @@ def _version(model: ModelFolder, version: int) -> Iterator[Mismatch]:
     if manifest.version != version:
         problem = f"says that it is version {manifest.version}"
         yield Mismatch(model.name, version, MANIFEST, problem)
-    there = {path.relative_to(folder).as_posix() for path in durable.files_below(folder)}
+    there = files_there(folder)
     for name, entry in manifest.files.items():
         if name not in there:
             yield Mismatch(model.name, version, name, "is missing", entry.sha256)

@@ -13,7 +13,7 @@ from builder.durable import explained
 from builder.errors import ManifestError
 from builder.locks import publish_lock
 from builder.publish import build_dir
-from builder.published import CONFIG, ModelFolder, known_files, models_of, require_folder, require_model
+from builder.published import CONFIG, ModelFolder, files_there, known_files, models_of, require_folder, require_model
 from builder.served import served_versions
 from serving.errors import UsageError
 
@@ -96,9 +96,7 @@ def _why_it_stays(model: ModelFolder, version: int, served: frozenset[int] | Non
         manifest = model.manifest(version)
     except ManifestError as error:
         return error.what, 0
-    files = durable.files_below(model.folder(version))
-    there = {path.relative_to(model.folder(version)).as_posix(): path for path in files}
-    extra = sorted(set(there) - known_files(manifest))
+    extra = sorted(files_there(model.folder(version)) - known_files(manifest))
     if extra:
         return f"it holds {extra[0]}, which build-repo did not put there", 0
-    return "", sum(path.stat().st_size for path in there.values())
+    return "", sum(path.stat().st_size for path in durable.files_below(model.folder(version)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.durable import files_below
 from builder.errors import ManifestError, PublishError
 from builder.manifest import NAME, PINNED, Manifest, load, read_manifest
 from serving.errors import UsageError
@@ -205,6 +206,12 @@ def require_ours(model: ModelFolder) -> int | None:
 def known_files(manifest: Manifest) -> set[str]:
     """Every file that belongs in a version folder."""
     return {*manifest.files, NAME} | ({manifest.signature.file} if manifest.signature else set())
+
+
+def files_there(version_dir: Path) -> set[str]:
+    """Every file of a version folder; bytecode, which Python leaves beside a model in Python, is nobody's."""
+    paths = (path.relative_to(version_dir) for path in files_below(version_dir))
+    return {path.as_posix() for path in paths if "__pycache__" not in path.parts}
 
 
 def require_folder(repository: Path) -> Path:

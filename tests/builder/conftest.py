@@ -94,3 +94,13 @@ def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, file
         "verification": {"parity": None, "accuracy": None, "serve": None}, "seconds": {},
     }  # fmt: skip
     return Staged(name, folder, config, (f"{name}: written by build-repo",), known | manifest)
+
+
+@pytest.fixture
+def staged_tree(tmp_path):
+    """``staged_tree(tree, files, name="m")``: a version of any configuration and files, ready to be published."""
+
+    def make(tree, files, name="m"):
+        return staged_version(tmp_path, name=name, files=files, tree=tree)
+
+    return make

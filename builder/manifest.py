@@ -209,8 +209,8 @@ def manifest_of(
     }
 
 
-def completed(known: Mapping[str, Any], **rest: Any) -> str:
-    """The text of ``manifest.json``: what was known before publishing, what publishing adds, and the digest.
+def completed(known: Mapping[str, Any], **rest: Any) -> bytes:
+    """The content of ``manifest.json``: what was known before publishing, what publishing adds, and the digest.
 
     Raises:
         ManifestError: this is no manifest; a mistake of the caller's.
@@ -220,7 +220,10 @@ def completed(known: Mapping[str, Any], **rest: Any) -> str:
     data.pop("digest", None)
     data["digest"] = digest_of(data)
     parse(data, NAME)
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # the name of a file that is no text: escaped, it is
+        return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def digest_of(data: Mapping[str, Any]) -> str:

@@ -234,7 +234,7 @@ def _complete(staged: Staged, version: int, hashes: Mapping[str, str], identity:
         version_policy=PINNED if staged.config.is_pinned else staged.config.tree["version_policy"],
         signature={"file": SIGNATURE} if sign_key else None,
     )
-    durable.write(staged.folder / MANIFEST, manifest.encode())
+    durable.write(staged.folder / MANIFEST, manifest)
     if sign_key is not None:
         from serving.signatures import sign_version
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class Artifact:
     """One built file.
 
     Attributes:
-        path: the file; external data, if any, lies beside it as ``<file>.data``.
+        path: the file; external data, if any, lies beside it: the other names in ``sha256``.
         format: ``onnx``.
         precision: ``fp32``.
         interface: the tensors it really has, read back from it.
@@ -37,12 +37,6 @@ class Artifact:
     notes: tuple[str, ...] = field(default=())
 
 
-def files_of(path: Path) -> list[Path]:
-    """An ONNX file and the external data that lies beside it."""
-    beside = path.with_name(path.name + EXTERNAL_DATA_SUFFIX)
-    return [path, beside] if beside.exists() else [path]
-
-
 def sha256_of(path: Path) -> str:
     """Hex digest of a file, read in pieces."""
     with path.open("rb") as stream:
@@ -58,10 +52,11 @@ def artifact_of(
     precision: str,
     interface: Interface,
     tools: Mapping[str, str],
+    data: Collection[str] = (),
     notes: tuple[str, ...] = (),
 ) -> Artifact:
-    """The :class:`Artifact` of an ONNX file that was just written."""
-    files = files_of(path)
+    """The :class:`Artifact` of an ONNX file that was just written, with its external data: names beside it."""
+    files = [path, *(path.with_name(name) for name in data)]
     return Artifact(
         path=path,
         format="onnx",

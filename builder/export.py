@@ -8,16 +8,16 @@ sizes, so that a dimension that was baked in is found here and not by the first 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from builder.artifact import Artifact, artifact_of
+from builder.artifact import EXTERNAL_DATA_SUFFIX, Artifact, artifact_of
 from builder.errors import ExportError, describe
-from builder.export_errors import EXAMPLE_BATCH, export_error, in_short, quiet
+from builder.export_errors import export_error, in_short
+from builder.exporters import EXPORTERS
+from builder.external_data import copy_with_data, external_files
 from builder.host import tool_versions
 from builder.loaded import OnnxFile, TorchModule
-from builder.onnx_graph import finish
 from builder.onnx_tensors import interface_of_onnx, load_graph
-from builder.reference import OnnxRunner, adapter, check_outputs, torch_arguments
+from builder.reference import OnnxRunner, check_outputs
 from builder.releases import newest_opset
 from builder.samples import Samples
 from builder.spec import Export
@@ -25,6 +25,7 @@ from builder.tensors import BATCH, Interface, TensorSpec
 from serving.errors import TritonRepoError
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
+_RESERVED = ("config.pbtxt", "golden.npz", "manifest.json", "model.sig")  # what else lies in a version folder
 _TWO_SIZES = (1, 3)
 
 
@@ -51,17 +52,18 @@ def onnx_from_torch(
     failures: list[tuple[str, BaseException]] = []
     for name in exporters:
         opset = options.opset or newest_opset(release, name)
+        for left in (to, to.with_name(to.name + EXTERNAL_DATA_SUFFIX)):  # by an exporter whose file was no good
+            left.unlink(missing_ok=True)
         try:
-            _WRITERS[name](loaded, samples, opset, to)
+            EXPORTERS[name](loaded, samples, opset, to)
             interface = _checked(to, loaded.interface, samples)
         except Exception as exc:  # whatever an exporter raises; all of it is reported
             failures.append((name, exc))
         else:
             notes = [f"exported by torch.onnx ({name}), opset {opset}"]
             notes += [f"fallback: {failed} failed: {in_short(exc)}" for failed, exc in failures]
-            return artifact_of(
-                to, precision="fp32", interface=interface, tools=tool_versions(*TOOLS), notes=tuple(notes)
-            )
+            tools, data = tool_versions(*TOOLS), external_files(to)
+            return artifact_of(to, precision="fp32", interface=interface, tools=tools, data=data, notes=tuple(notes))
     raise export_error(failures, loaded, samples, folder)
 
 
@@ -69,91 +71,29 @@ def onnx_from_file(loaded: OnnxFile, samples: Samples, *, to: Path) -> Artifact:
     """Take an existing ONNX file as it is: copied with its external data, loaded and run, not changed.
 
     Raises:
+        SourceError: its external data is missing, cut short, or outside of its folder.
         ExportError: ONNX Runtime does not take it, or it does not keep what the spec says of it.
     """
-    import shutil
-
-    graph = load_graph(loaded.path)
-    shutil.copyfile(loaded.path, to)
-    for location in _external_locations(graph):
-        shutil.copyfile(loaded.path.parent / location, to.parent / location)
+    data = copy_with_data(loaded.path, to, taken=_RESERVED)
     interface = _checked(to, loaded.interface, samples)
-    producer = f"{graph.producer_name} {graph.producer_version}".strip()
-    notes = (f"taken as it is from {loaded.path.name}" + (f", written by {producer}" if producer else ""),)
     return artifact_of(
-        to, precision="fp32", interface=interface, tools=tool_versions("onnx", "onnxruntime"), notes=notes
+        to,
+        precision="fp32",
+        interface=interface,
+        tools=tool_versions("onnx", "onnxruntime"),
+        data=data,
+        notes=(f"taken as it is from {loaded.path.name}" + _producer(to),),
     )
 
 
-def _external_locations(model: Any) -> list[str]:
-    found = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    return sorted(found)
-
-
-def _with_dynamo(loaded: TorchModule, samples: Samples, opset: int, to: Path) -> None:
-    import torch
-
-    interface = loaded.interface
-    example = torch_arguments(interface, samples.batch(EXAMPLE_BATCH, _distinct_sizes(samples)))
-    shapes = tuple(
-        {axis: torch.export.Dim.AUTO for axis, dim in enumerate(tensor.dims) if dim.name is not None} or None
-        for tensor in interface.inputs
-    )
-    with quiet(), torch.no_grad():
-        # The adapter takes *args: its one parameter is a tuple of all the inputs.
-        program = torch.onnx.export(
-            adapter(loaded), example, dynamo=True, opset_version=opset, dynamic_shapes=(shapes,), verbose=False
-        )
-    assert program is not None
-    finish(program.model, interface, to)
-
-
-def _with_torchscript(loaded: TorchModule, samples: Samples, opset: int, to: Path) -> None:
-    import onnx_ir
-    import torch
-
-    interface = loaded.interface
-    example = torch_arguments(interface, samples.batch(EXAMPLE_BATCH, _distinct_sizes(samples)))
-    tensors = interface.inputs + interface.outputs
-    axes = {tensor.name: {a: d.name for a, d in enumerate(tensor.dims) if d.name is not None} for tensor in tensors}
-    with quiet(), torch.no_grad():
-        torch.onnx.export(
-            adapter(loaded),
-            example,
-            str(to),
-            dynamo=False,
-            verbose=False,
-            opset_version=opset,
-            input_names=[tensor.name for tensor in interface.inputs],
-            output_names=[tensor.name for tensor in interface.outputs],
-            dynamic_axes={name: named for name, named in axes.items() if named},
-        )
-    model = onnx_ir.load(to)
-    finish(model, interface, to)
-
-
-_WRITERS = {"dynamo": _with_dynamo, "torchscript": _with_torchscript}
-
-
-def _distinct_sizes(samples: Samples) -> dict[str, int]:
-    """Sizes to trace with: within the ranges, at least 2, and no two alike, so that none is taken for another."""
-    ranges = samples.interface.named_dims()
-    taken = {EXAMPLE_BATCH}
-    chosen = {}
-    for name, size in samples.sizes().items():
-        low, high = ranges[name].low or 1, ranges[name].high or 1 << 30
-        free = [
-            s for s in (*range(max(size, 2), size + 50), *range(size, 1, -1)) if low <= s <= high and s not in taken
-        ]
-        chosen[name] = free[0] if free else size
-        taken.add(chosen[name])
-    return chosen
+def _producer(path: Path) -> str:
+    graph = load_graph(path)
+    name = f"{graph.producer_name} {graph.producer_version}".strip()
+    return f", written by {name}" if name else ""
 
 
 def _checked(path: Path, wanted: Interface, samples: Samples) -> Interface:
-    """Checker, names, dtypes, dimensions, then two runs.
+    """Checker, names, dtypes, dimensions, then two runs, which hold little memory: the module is still there.
 
     Raises:
         ExportError: with the first thing that is wrong.
@@ -169,22 +109,27 @@ def _checked(path: Path, wanted: Interface, samples: Samples) -> Interface:
     for tensor in wanted.inputs + wanted.outputs:
         _check_tensor(tensor, by_name.get(tensor.name), path)
     try:
-        runner = OnnxRunner(path)
+        runner = OnnxRunner(path, lean=True)
     except ValueError as exc:
         raise ExportError("ONNX Runtime does not take the file", where=str(path), got=str(exc)) from exc
-    for size in _TWO_SIZES if wanted.batches else _TWO_SIZES[:1]:
-        inputs = samples.batch(size)
-        try:
-            outputs = runner(inputs)
-        except ValueError as exc:
-            raise _baked_in(str(exc), size) from exc
-        try:
-            check_outputs(wanted, inputs, outputs)
-        except TritonRepoError as exc:
-            raise ExportError(
-                f"at batch {size} the ONNX file gives another shape than the module", expected=exc.expected, got=exc.got
-            ) from exc
+    with runner:
+        for size in _TWO_SIZES if wanted.batches else _TWO_SIZES[:1]:
+            _check_run(runner, wanted, samples, size)
     return wanted
+
+
+def _check_run(runner: OnnxRunner, wanted: Interface, samples: Samples, size: int) -> None:
+    inputs = samples.batch(size)
+    try:
+        outputs = runner(inputs)
+    except ValueError as exc:
+        raise _baked_in(str(exc), size) from exc
+    try:
+        check_outputs(wanted, inputs, outputs)
+    except TritonRepoError as exc:
+        raise ExportError(
+            f"at batch {size} the ONNX file gives another shape than the module", expected=exc.expected, got=exc.got
+        ) from exc
 
 
 def _check_tensor(tensor: TensorSpec, found: TensorSpec | None, path: Path) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 from builder.artifact import EXTERNAL_DATA_SUFFIX
 from builder.tensors import Interface, TensorSpec
 
-EXTERNAL_DATA_ABOVE_BYTES = 2_000_000_000
-"""A protobuf message ends at 2 GiB; above this, weights go to a file of their own beside the graph."""
+EXTERNAL_DATA_ABOVE_BYTES = 1_000_000_000
+"""Above this, weights go to a file of their own beside the graph.
+
+A protobuf message ends at 2 GiB. It is not used to the full: writing one takes its size twice in memory, beside the
+module, and half a minute; a file of its own is written tensor by tensor, and mapped where it is read.
+"""
 
 
 def finish(model: Any, interface: Interface, to: Path) -> None:

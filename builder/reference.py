@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from builder import host
 from builder.errors import InterfaceError, SourceError, describe, user_code_error
 from builder.loaded import Loaded, OnnxFile, TorchModule
 from builder.tensors import BATCH, Interface, TensorSpec
@@ -31,36 +32,52 @@ class Runner(Protocol):
 
 
 def reference_runner(loaded: Loaded, folder: Path) -> Runner:
-    """The original as a :class:`Runner`: PyTorch in eager mode, or ONNX Runtime where the source is a file."""
+    """The original as a :class:`Runner`: PyTorch in eager mode, or ONNX Runtime where the source is a file.
+
+    Raises:
+        SourceError: ONNX Runtime does not take the file.
+    """
     if isinstance(loaded, OnnxFile):
-        return OnnxRunner(loaded.path)
+        return _FileRunner(loaded.path)
     return TorchRunner(loaded, folder)
 
 
 class OnnxRunner:
-    """An ONNX file in ONNX Runtime on this machine's CPU.
+    """An ONNX file in ONNX Runtime on this machine's CPU; as a context manager, it frees its memory at the end.
 
     Args:
         path: the file.
-        threads: intra-op threads; 0 lets ONNX Runtime choose.
+        threads: intra-op threads; 0 lets ONNX Runtime choose, None takes this process's share of the machine.
+        lean: the same answers in little memory, not in little time: the graph as it is written, weights that lie in a
+            file of their own read where they lie, not copied into the layout that is fastest.
 
     Raises:
         ValueError: ONNX Runtime does not take the file; with its reason.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, lean: bool = False) -> None:
         try:
             import onnxruntime
         except ImportError as exc:
             raise MissingDependencyError("onnxruntime", "torch", needed_for="to run and verify ONNX files") from exc
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = host.threads() if threads is None else threads
         options.log_severity_level = 4
+        if lean:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # onnxruntime raises classes of its own, without a common base
             raise ValueError(describe(exc)) from exc
         self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __enter__(self) -> OnnxRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        del self._session
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one request.
@@ -73,6 +90,35 @@ class OnnxRunner:
         except Exception as exc:
             raise ValueError(describe(exc)) from exc
         return dict(zip(self._outputs, values, strict=True))
+
+
+class _FileRunner:
+    """A source that is ONNX already, asked in ONNX Runtime; what goes wrong is the source's fault."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._runner = OnnxRunner(path)
+        except ValueError as exc:
+            raise SourceError(
+                "ONNX Runtime does not take the file",
+                where=str(path),
+                expected="an ONNX file that this machine's ONNX Runtime can load",
+                got=str(exc),
+                fix="mend the model, or convert it to an opset that ONNX Runtime knows",
+            ) from exc
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            return self._runner(inputs)
+        except ValueError as exc:
+            raise SourceError(
+                f"the ONNX file cannot run {_request(inputs)}",
+                where=str(self._path),
+                expected="an answer at every size that the spec allows",
+                got=str(exc),
+                fix="write the sizes that the model has fixed in `inputs`, or set batch.max: 0 if it does not batch",
+            ) from exc
 
 
 class TorchRunner:
@@ -99,16 +145,23 @@ class TorchRunner:
         except InterfaceError:
             raise
         except Exception as exc:
-            shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
             fix = "run the module on the spec's inputs in Python first; the shapes and dtypes are those of the spec"
             raise user_code_error(
-                SourceError, f"the module raised when it was called with {shapes}", exc, folder=self._folder, fix=fix
+                SourceError,
+                f"the module raised when it was called with {_request(inputs)}",
+                exc,
+                folder=self._folder,
+                fix=fix,
             ) from exc
         outputs = {
             tensor.name: _as_array(tensor, value) for tensor, value in zip(self._interface.outputs, values, strict=True)
         }
         check_outputs(self._interface, inputs, outputs)
         return outputs
+
+
+def _request(inputs: Mapping[str, Array]) -> str:
+    return ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
 
 
 def torch_arguments(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Any, ...]:

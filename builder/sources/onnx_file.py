@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from builder.errors import InterfaceError, SourceError, describe
+from builder.external_data import external_files
 from builder.loaded import OnnxFile
 from builder.onnx_tensors import interface_of_onnx
 from builder.spec import ModelSpec, Spec
@@ -41,6 +42,7 @@ def _path(spec: Spec, model: ModelSpec) -> Path:
 
 def _read(path: Path) -> Interface:
     try:
+        external_files(path)  # before anything opens them: a location may lead anywhere
         return interface_of_onnx(path)
     except OSError as exc:
         raise SourceError("the file cannot be read", where=str(path), got=describe(exc)) from exc

@@ -10,6 +10,7 @@ from builder.loaded import OnnxFile
 from builder.onnx_tensors import interface_of_onnx
 from builder.spec import ModelSpec, Spec
 from builder.tensors import Dim, Interface, TensorSpec
+from builder.tracing import note_read
 from builder.usercode import call
 
 
@@ -42,7 +43,8 @@ def _path(spec: Spec, model: ModelSpec) -> Path:
 
 def _read(path: Path) -> Interface:
     try:
-        external_files(path)  # before anything opens them: a location may lead anywhere
+        for location in external_files(path):  # before anything opens them: a location may lead anywhere
+            note_read(path.parent / location)
         return interface_of_onnx(path)
     except OSError as exc:
         raise SourceError("the file cannot be read", where=str(path), got=describe(exc)) from exc

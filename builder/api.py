@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builder import publish
 from builder.cache import DEFAULT_LIMIT_BYTES, Cache, Record
-from builder.config import field_problem
-from builder.errors import SpecError
 from builder.fingerprint import Fingerprints
 from builder.keys import Subject
 from builder.locks import build_lock
 from builder.planning import content_of, decide
-from builder.releases import ORT_OF_RELEASE
-from builder.spec import ModelSpec, Spec, read_spec
+from builder.spec import Spec, read_spec
 from builder.staging import staging_for
-from builder.yaml_source import Document
-from serving.errors import Problem, TritonRepoError, UsageError
+from serving.errors import TritonRepoError, UsageError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -120,31 +116,7 @@ def load_spec(path: str | Path) -> Spec:
     Raises:
         SpecError: with every problem that was found; exit status 2.
     """
-    spec, document = read_spec(path)
-    problems = [problem for name, model in spec.models.items() for problem in _config_problems(name, model, document)]
-    if spec.server is not None and spec.server not in ORT_OF_RELEASE:
-        releases = list(ORT_OF_RELEASE)
-        problems.append(
-            Problem(
-                f"unknown Triton release {spec.server!r}",
-                document.where(("server",)),
-                expected=f"one of {releases[0]} to {releases[-1]}, as in the name of NVIDIA's image",
-                fix=f'server: "{releases[-1]}"',
-            )
-        )
-    if problems:
-        raise SpecError(problems)
-    return spec
-
-
-def _config_problems(name: str, model: ModelSpec, document: Document) -> list[Problem]:
-    if not model.config:
-        return []
-    found = field_problem(model.config)
-    if found is None:
-        return []
-    what, expected, fix = found
-    return [Problem(what, document.where(("models", name, "config")), expected=expected, fix=fix)]
+    return read_spec(path)[0]
 
 
 def build(

@@ -48,8 +48,20 @@ def newest_opset(release: str | None, exporter: str) -> int:
     """The newest opset that ``exporter`` writes and the server of ``release`` takes.
 
     Raises:
+        KeyError: the release or the exporter is not in the tables.
+    """
+    return min(_taken(release), EXPORTER_MAX_OPSET[exporter])
+
+
+def opset_of_server(release: str | None, exporter: str) -> int:
+    """Likewise, where ``exporter`` may be ``auto``: any of them.
+
+    Raises:
         KeyError: the release is not in the table.
     """
+    return min(_taken(release), EXPORTER_MAX_OPSET.get(exporter, max(EXPORTER_MAX_OPSET.values())))
+
+
+def _taken(release: str | None) -> int:
     version = tuple(int(part) for part in ORT_OF_RELEASE[release or PINNED_RELEASE].split(".")[:2])
-    taken = max(opset for since, opset in _OPSET_OF_ORT if version >= since)
-    return min(taken, EXPORTER_MAX_OPSET[exporter])
+    return max(opset for since, opset in _OPSET_OF_ORT if version >= since)

@@ -1,38 +1,37 @@
-"""The files a spec names: whether they are there, and which ones a ``depends`` entry stands for."""
+"""The files a spec names: whether they are there and can be read, and which ones a ``depends`` entry stands for."""
 
 from __future__ import annotations
 
-import difflib
+import errno
 import glob
+import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from builder.yaml_source import Document, KeyPath
-from serving.errors import Problem
+from builder.findings import Finding, KeyPath, nearest, refuse
 
-if TYPE_CHECKING:
-    from builder.spec import ModelSpec, Spec
-
-_VARIABLE = re.compile(r"^\$[A-Za-z_][A-Za-z0-9_]*$")
+_VARIABLE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+_URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 
 
 def is_variable(entry: str) -> bool:
     """True for a ``depends`` entry that names an environment variable (``$NAME``), not files."""
-    return bool(_VARIABLE.match(entry))
+    return bool(_VARIABLE.fullmatch(entry))
 
 
 def depends_text(text: str) -> str:
     """A ``depends`` entry as pydantic checks it.
 
     Raises:
-        ValueError: it is empty, or begins with ``$`` and names no variable.
+        Findings: it is empty, or begins with ``$`` and names no variable.
     """
     if not text.strip() or "\0" in text:
-        raise ValueError("an empty entry in `depends`: write a file, a glob (data/**/*.csv) or $NAME")
+        raise refuse("an empty entry in `depends`", expected="a file, a glob (data/**/*.csv) or $NAME")
     if text.startswith("$") and not is_variable(text):
-        raise ValueError(f"{text!r} names no environment variable: write $NAME alone (for a file: ./{text})")
+        raise refuse(f"{text!r} names no environment variable", expected="$NAME alone", fix=f"for a file: ./{text}")
     return text
 
 
@@ -50,47 +49,99 @@ def files_of(entry: str, folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def missing_files(spec: Spec, document: Document) -> Iterator[Problem]:
-    """One problem for every file that the spec names and that is not there."""
-    for name, model in spec.models.items():
-        for at, file in _named(model):
-            full = spec.folder / file
-            if not full.exists():
-                yield Problem(
-                    f"{file} is not there",
-                    document.where(("models", name, *at)),
-                    expected=f"a file at {full.resolve()}",
-                    fix=_similar(full) or "write the path relative to the spec's folder",
-                )
-        for index, entry in enumerate(model.depends):
-            if not is_variable(entry) and not files_of(entry, spec.folder):
-                yield Problem(
-                    f"`depends` entry {entry!r} matches no file",
-                    document.where(("models", name, "depends", index)),
-                    expected=f"at least one file, seen from {spec.folder}",
-                    fix=_similar(spec.folder / entry) or "mend the glob, or take it out; $NAME for a variable",
-                )
+def file_findings(model: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """What is wrong with the files that one model's entry names; paths begin at the model.
+
+    Args:
+        model: the entry as it was read, valid or not: what is no text is somebody else's problem.
+        folder: the spec's folder.
+    """
+    for path, text, kind in _named(model):
+        found = _problem_of(text, kind, folder)
+        if found is not None:
+            yield Finding(found.what, found.expected, found.got, found.fix, path)
+    depends = model.get("depends")
+    for index, entry in enumerate(depends if isinstance(depends, list) else []):
+        if isinstance(entry, str) and entry.strip() and "\0" not in entry and not entry.startswith("$"):
+            yield from _unmatched(entry, folder, ("depends", index))
 
 
-def _named(model: ModelSpec) -> Iterator[tuple[KeyPath, str]]:
-    """``(key path, file)`` of everything but ``depends``."""
-    for key, file in model.source.files():
-        yield ("source", key), file
-    for output, file in model.labels.items():
-        yield ("labels", output), file
-    references: list[tuple[KeyPath, str]] = [(("source", key), text) for key, text in model.source.references()]
+def _unmatched(entry: str, folder: Path, path: KeyPath) -> Iterator[Finding]:
+    try:
+        matched = bool(files_of(entry, folder))
+    except (OSError, ValueError, RecursionError, re.error):
+        matched = False
+    if not matched:
+        fix = _similar(folder / entry) or "mend the glob, or take it out; $NAME for a variable"
+        what = f"`depends` entry {entry!r} matches no file"
+        yield Finding(what, f"at least one file, seen from {folder}", fix=fix, path=path)
+
+
+def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
+    """``(key path, path as written, "file" or "folder")`` of everything but ``depends``."""
+    given: list[tuple[KeyPath, Any, str]] = []
+    source = model.get("source")
+    if isinstance(source, Mapping):
+        onnx = source.get("onnx")
+        onnx = onnx.get("python") if isinstance(onnx, Mapping) else onnx
+        given += [(("source", key), source.get(key), "file") for key in ("python", "factory", "exported", "checkpoint")]
+        given += [(("source", "onnx"), onnx, "file"), (("source", "huggingface"), source.get("huggingface"), "folder")]
     for key in ("samples", "evaluate"):
-        callable_ = getattr(model, key)
-        if callable_ is not None:
-            references.append(((key, "python"), callable_.python))
-    for at, reference in references:
-        module = reference.rpartition(":")[0]
-        if module.endswith(".py"):
-            yield at, module
+        part = model.get(key)
+        if isinstance(part, Mapping):
+            given.append(((key, "python"), part.get("python"), "file"))
+    labels = model.get("labels")
+    if isinstance(labels, Mapping):
+        given += [(("labels", output), file, "file") for output, file in labels.items()]
+    for path, text, kind in given:
+        if not isinstance(text, str) or not text or "\0" in text:
+            continue
+        module, colon, name = text.rpartition(":")
+        if colon and name.isidentifier() and path[-1] != "huggingface":  # file.py:function; package.module:function
+            if module.endswith(".py"):
+                yield path, module, kind
+        elif path[-1] not in ("python", "factory"):
+            yield path, text, kind
+
+
+def _problem_of(text: str, kind: str, folder: Path) -> Finding | None:
+    """What is wrong with one file or folder, or None."""
+    full = folder / text
+    expected = f"a {kind} at {os.path.abspath(full)}"  # noqa: PTH100 (resolve() would follow links)
+    if _URL.match(text):
+        return Finding(f"{text} is a URL", "a local path: nothing is downloaded", fix="fetch it first")
+    try:
+        status = full.stat()
+    except OSError as exc:
+        return _unreachable(text, full, folder, expected, exc)
+    if kind == "folder" and not stat.S_ISDIR(status.st_mode):
+        return Finding(f"{text} is no folder", expected, "a file", "name the folder, not a file in it")
+    if kind == "file" and not stat.S_ISREG(status.st_mode):
+        got = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        return Finding(f"{text} is no file", expected, got, "name the file")
+    if not os.access(full, os.R_OK | (os.X_OK if kind == "folder" else 0)):
+        return Finding(f"{text} cannot be read", expected, f"mode {stat.filemode(status.st_mode)}", f"chmod u+r {text}")
+    return None
+
+
+def _unreachable(text: str, full: Path, folder: Path, expected: str, exc: OSError) -> Finding:
+    if exc.errno == errno.ELOOP:
+        return Finding(f"{text} is a link that leads in a circle", expected, fix="make it a file, or a link to one")
+    if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return Finding(f"{text[:100]} cannot be read", expected[:300], exc.strerror or str(exc))
+    if full.is_symlink():
+        return Finding(f"{text} is not there", expected, f"a link to {os.readlink(full)}, which is not there")  # noqa: PTH115
+    fix = _similar(full) or "write the path relative to the spec's folder"
+    if text.startswith("~"):
+        fix = f"~ is not expanded: write {Path(text).expanduser()}"
+    elif Path(text).exists() and not Path(text).is_absolute():
+        fix = f"paths are relative to the spec's folder: write {os.path.relpath(text, folder)}"
+    return Finding(f"{text} is not there", expected, fix=fix)
 
 
 def _similar(path: Path) -> str:
-    if not path.parent.is_dir():
+    try:
+        close = nearest(path.name, [entry.name for entry in path.parent.iterdir()], cutoff=0.6)
+    except OSError:
         return ""
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return f"did you mean {close[0]}?" if close else ""
+    return f"did you mean {close}?" if close else ""

@@ -1,7 +1,6 @@
 """``config.pbtxt``: decided as data, written by one template, parsed back and compared."""
 
-from builder.config.fields import field_problem
 from builder.config.model_config import ModelConfig, decide
 from builder.config.render import parse, render
 
-__all__ = ["ModelConfig", "decide", "field_problem", "parse", "render"]
+__all__ = ["ModelConfig", "decide", "parse", "render"]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.config.fields import is_map, message_of, model_config_class
 from builder.config.model_config import ModelConfig
 from builder.errors import ConfigError
+from builder.triton_fields import is_map, message_of, model_config_class
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ models:
     inputs: {ids: "int64[batch, seq: 1..64]", image: "float32[batch, 3, 8, 8]"}
     outputs: {logits: "float32[batch, 10]"}
 """
+ONNX = "models:\n  m:\n    source: {onnx: model.py}\n"
+"""Whose tensors only the file knows."""
 
 
 @pytest.fixture
@@ -99,9 +101,10 @@ def test_sequence_batching_replaces_dynamic_batching(config_of):
         ("{version_polcy: {}}", "did you mean `version_policy`?"),
         ("{dynamic_batching: {preferred_batch_sizes: [1]}}", "did you mean `preferred_batch_size`?"),
         ("{max_batch_size: 4}", "is decided by the spec"),
-        ("{instance_group: [{count: many}]}", "is no valid ModelConfig"),
-        ("{instance_group: [{kind: KIND_TPU}]}", "is no valid ModelConfig"),
+        ("{instance_group: [{count: many}]}", "`count` has a wrong value"),
+        ("{instance_group: [{kind: KIND_TPU}]}", "did you mean `KIND_GPU`?"),
         ("{parameters: {x: {strng_value: a}}}", "did you mean `string_value`?"),
+        ("{version_policy: {latest: {}, all: {}}}", "is no valid ModelConfig"),
     ],
 )
 def test_a_wrong_field_is_refused_with_the_line(config_of, config, message):
@@ -109,16 +112,17 @@ def test_a_wrong_field_is_refused_with_the_line(config_of, config, message):
         config_of(f"config: {config}\n")
     assert message in str(caught.value)
     assert "models.yaml:7, models.m.config" in str(caught.value)
+    assert caught.value.problems[0].expected
 
 
-def test_an_input_that_the_model_does_not_have_is_refused(config_of):
+def test_an_input_that_the_file_does_not_have_is_refused(config_of):
     with pytest.raises(ConfigError, match="names 'idz'"):
-        config_of("config: {input: [{name: idz}]}\n")
+        config_of("config: {input: [{name: idz}]}\n", spec=ONNX)
 
 
 def test_warmup_beyond_the_largest_batch_is_refused(config_of):
     with pytest.raises(ConfigError, match="beyond the largest batch"):
-        config_of("batch: {max: 4}\nwarmup: {batch_sizes: [8]}\n")
+        config_of("batch: {max: 4}\nwarmup: {batch_sizes: [8]}\n", spec=ONNX)
 
 
 def test_an_unknown_release_is_refused(config_of):

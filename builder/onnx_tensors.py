@@ -73,6 +73,6 @@ def _tensor(value: Any) -> TensorSpec:
             dims.append(Dim(size=dim.dim_value))
         else:
             name = re.sub(r"\W+", "_", dim.dim_param).strip("_") or f"{value.name}_{index}"
-            name = re.sub(r"\W+", "_", name)
+            name = re.sub(r"\W+", "_", name, flags=re.ASCII)  # as the spec would spell it
             dims.append(Dim(name=f"d_{name}" if name[0].isdigit() or (name == BATCH and index) else name))
     return TensorSpec(value.name, BY_ONNX[spelling], tuple(dims))

@@ -96,6 +96,10 @@ class ServerOptions:
         command += [f"--load-model={name}" for name in self.load]
         if self.model_control_mode == "poll":
             command.append(f"--repository-poll-secs={max(1, round(self.poll_interval_s))}")
+        if self.model_control_mode != "none":
+            # Or the server calls itself unready while a version loads beside the one that serves, or is being unloaded,
+            # and a load balancer takes it out. Whether a model is ready is asked for by its name.
+            command.append("--strict-readiness=false")
         if runtime.backend_dir is not None:
             command.append(f"--backend-directory={runtime.backend_dir}")
         if self.cache_size_bytes:

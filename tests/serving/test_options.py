@@ -33,6 +33,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         "--exit-on-error=false",
         "--exit-timeout-secs=30",
         "--repository-poll-secs=1",
+        "--strict-readiness=false",
         f"--backend-directory={backends}",
         "--cache-config=local,size=64",
         "--cache-directory=/caches",

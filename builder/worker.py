@@ -22,8 +22,11 @@ from multiprocessing.reduction import recv_handle
 from pathlib import Path
 from typing import Any
 
-from builder.errors import BuildError, WorkerError, describe
+from builder import crash, failures
+from builder.errors import describe
+from builder.keeper import keep
 from serving.errors import TritonRepoError
+from serving.watchdog import die_with_parent
 
 PRELOAD = ("numpy", "jinja2", "google.protobuf.text_format", "tritonclient.grpc", "tritonclient.http")
 _REAP_S = 0.2
@@ -51,6 +54,11 @@ class Task:
     threads: int
     force: bool = False
 
+    @property
+    def crash_log(self) -> Path:
+        """Where a crash leaves what was running."""
+        return self.staged.parent.parent / "crash.log"
+
 
 @dataclass(frozen=True)
 class Built:
@@ -67,9 +75,16 @@ class Built:
     cached: tuple[str, ...]
 
 
-def main(control_fd: int, preload: list[str]) -> None:
-    """Run the warm process until the other end of its control socket is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that commands us
+def main(control_fd: int, preload: list[str], commander: int) -> None:
+    """Run the warm process, below its keeper, until the other end of its control socket is closed.
+
+    Args:
+        control_fd: gives (number, task) followed by two descriptors, the child's channel and its output; (number,
+            None) for a child that is to be killed. Takes (number, exit status).
+        preload: modules to import.
+        commander: process id of build-repo.
+    """
+    keep(commander, control_fd)
     sys.dont_write_bytecode = True  # nothing of ours in the user's folders; and no stale byte code
     for name in preload:
         with contextlib.suppress(ImportError):  # the stage that needs it says what is missing
@@ -87,8 +102,11 @@ def main(control_fd: int, preload: list[str]) -> None:
         if wait([control], _REAP_S if children else None):
             try:
                 number, task = control.recv()
-            except EOFError:
-                os.killpg(0, signal.SIGKILL)  # the command is gone: nothing of it may go on
+            except (EOFError, OSError):
+                os._exit(0)  # the command is gone, and the keeper ends all that we started
+            if task is None:
+                _kill(number, children)
+                continue
             channel_fd, log_fd = recv_handle(control), recv_handle(control)
             pid = os.fork()
             if pid == 0:
@@ -113,30 +131,49 @@ def _warm_up() -> None:
         warm_up(newest_opset(None, "dynamo"))
 
 
+def _kill(number: int, children: dict[int, int]) -> None:
+    for pid, known in children.items():
+        if known == number:
+            os.kill(pid, signal.SIGKILL)
+
+
 def _reap(children: dict[int, int], control: Connection) -> None:
     while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
             return
-        if pid in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ended.si_pid, signal.SIGKILL)  # what it started and left behind; not yet reaped, it is still it
+        _, status = os.waitpid(ended.si_pid, 0)
+        if (number := children.pop(ended.si_pid, None)) is not None:
             with contextlib.suppress(OSError):
-                control.send((children.pop(pid), os.waitstatus_to_exitcode(status)))
+                control.send((number, os.waitstatus_to_exitcode(status)))
 
 
 def _child(task: Task, channel: Connection, log_fd: int, baseline: frozenset[str]) -> None:
     """Build one model, say what became of it, and leave without the interpreter's farewell."""
-    os.dup2(log_fd, 1)
-    os.dup2(log_fd, 2)
-    os.close(log_fd)
-    talk = _Channel(channel)
+    me = os.getpid()
+    os.setpgid(0, 0)  # what the user's code starts is ended with us
+    die_with_parent()
+    output = _Output(log_fd)
+    crash.watch(task.crash_log)
+    for fd in (channel.fileno(), log_fd):
+        os.set_inheritable(fd, False)
+    talk = _Channel(channel, output)
+    os.register_at_fork(after_in_child=channel.close)  # a process that the user's code forks has no part in this
     try:
         answer = _answer(task, talk, baseline)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        talk.send(*answer)
-    except BaseException:  # the other end is gone, or an answer that cannot be sent
-        traceback.print_exc()
-        sys.stderr.flush()
+        output.flush()
+        try:
+            talk.send(*answer)
+        except OSError:
+            raise
+        except Exception as exc:  # something in it that cannot be sent
+            talk.send("failed", "publish", failures.bug(exc))
+    except BaseException:
+        if os.getpid() == me:  # the other end is gone
+            traceback.print_exc()
+            output.flush()
     finally:
         os._exit(0)
 
@@ -157,53 +194,26 @@ def _answer(task: Task, talk: _Channel, baseline: frozenset[str]) -> tuple[Any, 
             build.run(talk)
             return "built", Built(build.to_publish(), build.kept, tuple(build.cached))
     except MemoryError as exc:
-        return "failed", build.stage, out_of_memory(task.name, describe(exc))
+        return "failed", build.stage, failures.out_of_memory(task.name, describe(exc))
     except BaseException as exc:
-        full = _disk_full(exc)
+        full = _no_space(exc)
         if full is not None:
-            return "failed", build.stage, disk_full(full, task.staged)
+            return "failed", build.stage, failures.disk_full(full, task.staged)
+        if not task.staged.parent.exists():
+            return "failed", build.stage, failures.staging_gone(exc, task.name, task.staged.parent.parent)
         if isinstance(exc, TritonRepoError):
             return "failed", build.stage, exc
-        return "failed", build.stage, _bug(exc)
+        if not isinstance(exc, Exception):
+            return "failed", build.stage, failures.stopped(exc, task.name, task.spec.folder)
+        return "failed", build.stage, failures.bug(exc)
 
 
-def out_of_memory(name: str, got: str) -> WorkerError:
-    """A model that needs more memory than there is."""
-    return WorkerError(
-        f"building {name} ran out of memory",
-        expected="enough memory for the module, its export and one server beside it",
-        got=got,
-        fix="build fewer models at a time (--jobs 1), or on a larger machine",
-    )
-
-
-def _disk_full(exc: BaseException | None) -> OSError | None:
+def _no_space(exc: BaseException | None) -> OSError | None:
     while exc is not None:
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
             return exc
         exc = exc.__cause__ or exc.__context__
     return None
-
-
-def disk_full(exc: OSError, place: Path) -> BuildError:
-    """No room for what is being made."""
-    return BuildError(
-        "the disk is full",
-        where=str(exc.filename or place),
-        expected="room for the artifact in .build/cache, .build/staging and the repository",
-        got=describe(exc),
-        fix="free some space (build-repo --clean empties .build/), or give a smaller --cache-size; "
-        "what was published is untouched",
-    )
-
-
-def _bug(exc: BaseException) -> BuildError:
-    return BuildError(
-        "something went wrong that should not have",
-        expected="a build, or a reason that you can mend",
-        got="".join(traceback.format_exception(exc)).rstrip(),
-        fix="if it is not your own code that stopped the process, this is a mistake in triton-repo: please report it",
-    )
 
 
 def _limit_threads(threads: int) -> None:
@@ -216,8 +226,9 @@ def _limit_threads(threads: int) -> None:
 class _Channel:
     """What a child says to the process that commands it; a :class:`serving.progress.Reporter`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, output: _Output) -> None:
         self._connection = connection
+        self._output = output
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
@@ -244,6 +255,8 @@ class _Channel:
         except BaseException as exc:
             self.send("end", "failed", type(exc).__name__)
             raise
+        finally:
+            self._output.mend()
         self.send("end", step.status, step.detail)
 
     def info(self, message: str) -> None:
@@ -254,6 +267,29 @@ class _Channel:
 
     def output(self, text: str, *, of: str = "") -> None:
         sys.stderr.write(text)
+
+
+class _Output:
+    """The child's standard output and error: one file, also where the user's code closes them."""
+
+    def __init__(self, log_fd: int) -> None:
+        self._log_fd = log_fd
+        for fd in (1, 2):
+            os.dup2(log_fd, fd)
+
+    def mend(self) -> None:
+        """Open again what was closed: the next file that is opened would take its number, and what is printed."""
+        for fd in (1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:
+                os.dup2(self._log_fd, fd)
+
+    def flush(self) -> None:
+        self.mend()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # whatever the user's code made of them
+                stream.flush()
 
 
 class _Step:

@@ -94,6 +94,7 @@ class Server:
         self._reporter = reporter
         self._process: Supervised | None = None
         self._exit_status: int | None = None
+        self._abandoned = False
 
     # -- what it is ---------------------------------------------------------------------------------------------
 
@@ -148,6 +149,10 @@ class Server:
     def poll(self) -> int | None:
         """The server's exit status, None while it runs."""
         return self.wait(0)
+
+    def is_live(self) -> bool:
+        """True where the server answers within two seconds; one that runs and does not, hangs or is very busy."""
+        return self._process is not None and self._says("live")
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the server to end by itself; its exit status, or None after ``timeout_s``."""
@@ -209,6 +214,10 @@ class Server:
         self._finish(at_once=at_once)
         self._keep_log(remove=self._chosen_log_path is None)
 
+    def abandon(self) -> None:
+        """From another thread: let a :meth:`start` that is under way, or the next, end at once with an error."""
+        self._abandoned = True
+
     # -- how ----------------------------------------------------------------------------------------------------
 
     def _choose_ports(self) -> Ports:
@@ -269,6 +278,8 @@ class Server:
         deadline = time.monotonic() + self._startup_timeout_s
         failed_at: float | None = None
         while True:
+            if self._abandoned:
+                raise ServerStartError("the start of the server was given up", where=str(self.log_path))
             status = self.wait(_POLL_S)
             log = self.log()
             self.failures = server_log.load_failures(log)
@@ -290,13 +301,15 @@ class Server:
         if not all(listened_by(pids, port) for port in ports):
             return False
         # With models that failed, "ready" stays false for good; "live" comes after loading.
-        path = "/v2/health/ready" if self._options.exit_on_error else "/v2/health/live"
+        return self._says("ready" if self._options.exit_on_error else "live")
+
+    def _says(self, what: str) -> bool:
         host, _, port = self.http_url.rpartition(":")
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_HEALTH_TIMEOUT_S)
         try:
-            connection.request("GET", path)
+            connection.request("GET", f"/v2/health/{what}")
             return connection.getresponse().status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()

@@ -122,8 +122,30 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _dies_with_watchdog() -> None:
+def die_with_parent() -> None:
+    """Let this process be killed when the one that started it ends, however that ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Let every descendant of this process that loses its parent become a child of it, to be killed and reaped."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_children(group: int | None = None) -> None:
+    """Kill and reap every child of this process, and those it adopts meanwhile; ``group`` is killed as a whole."""
+    while True:
+        if group is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        for pid, fields in _processes():
+            if int(fields[1]) == os.getpid() and fields[0] != "Z":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
 
 
 class Watchdog:
@@ -133,7 +155,7 @@ class Watchdog:
         self._orders = orders
         self._wakeup = wakeup
         self._prefix = shared_memory_prefix()
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what the server leaves becomes ours, to be killed and reaped
+        adopt_orphans()  # what the server leaves becomes ours
         with Path(orders.log).open("ab") as log:
             self._server = subprocess.Popen(
                 [part.replace(PREFIX_HERE, self._prefix) for part in orders.command],
@@ -144,7 +166,7 @@ class Watchdog:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_dies_with_watchdog,
+                preexec_fn=die_with_parent,
             )
         self.pid = self._server.pid
 
@@ -224,17 +246,7 @@ class Watchdog:
 
     def _clean(self) -> None:
         """Kill and reap every descendant, wherever it moved, and remove the shared memory."""
-        while True:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            for pid, fields in _processes():
-                if int(fields[1]) == os.getpid() and fields[0] != "Z":
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
+        end_children(self.pid)
         for segment in SHARED_MEMORY.glob(f"{self._prefix}*"):
             segment.unlink(missing_ok=True)
 

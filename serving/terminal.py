@@ -176,6 +176,8 @@ def run(app: typer.Typer, argv: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_unwinds():
             result = app(args=args, prog_name=app.info.name, standalone_mode=False)
+        if result == EXIT_INTERRUPTED:  # typer since 0.26 swallows the KeyboardInterrupt itself
+            raise KeyboardInterrupt
         return result if isinstance(result, int) and not isinstance(result, bool) else 0
     except TritonRepoError as error:
         return report(error)

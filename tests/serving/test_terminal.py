@@ -55,6 +55,11 @@ def test_a_result_as_text_and_as_json(app: typer.Typer, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out) == {"what": "x", "verbose": 2}
 
 
+def test_an_interruption_is_said(app: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    run(app, "interrupt")
+    assert capsys.readouterr().err.endswith("interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("what", "status"),
     [("three", 3), ("exit", 7), ("error", 1), ("usage", 2), ("missing", 1), ("interrupt", 130), ("terminate", 143)],

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from builder.errors import PublishError, describe
+from builder.interrupts import held_back
 from builder.locks import held_folder, is_held
 
 
@@ -43,7 +44,8 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
         with held_folder(folder):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with held_back():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(base: Path) -> list[Path]:

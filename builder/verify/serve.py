@@ -16,7 +16,7 @@ from serving.errors import ModelLoadError
 
 CONCURRENT_REQUESTS = 64
 _IN_FLIGHT = 16
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 300.0  # a large model may take long; a server that hangs is noticed by who owns it, and killed
 
 
 @dataclass(frozen=True)

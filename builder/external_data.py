@@ -16,19 +16,15 @@ from builder.errors import SourceError
 from builder.onnx_tensors import load_graph
 
 
-def external_files(path: Path, graph: Any = None) -> dict[str, int]:
+def external_files(path: Path) -> dict[str, int]:
     """The external data of an ONNX file: location, and how many bytes of it are needed.
-
-    Args:
-        path: the ``.onnx`` file.
-        graph: its ``onnx.ModelProto``, where it is at hand.
 
     Raises:
         SourceError: a location leads out of the folder, a file is missing, or shorter than the graph says.
         ValueError, OSError: as :func:`load_graph`.
     """
     needed: dict[str, int] = {}
-    for tensor in _external_tensors(graph if graph is not None else load_graph(path)):
+    for tensor in _external_tensors(load_graph(path)):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         end = _number(entries, "offset", path, tensor.name) + _number(entries, "length", path, tensor.name)
@@ -56,19 +52,25 @@ def copy_with_data(source: Path, to: Path, *, taken: Collection[str] = ()) -> tu
         SourceError: as :func:`external_files`.
         ValueError, OSError: as :func:`load_graph`; the copy cannot be written.
     """
-    graph = load_graph(source)
-    names = _flat_names(external_files(source, graph), to.name, taken)
+    names = _flat_names(external_files(source), to.name, taken)
     if any(location != name for location, name in names.items()):
-        for tensor in _external_tensors(graph):
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    entry.value = names[entry.value]
-        to.write_bytes(graph.SerializeToString(deterministic=True))
+        _write_renamed(source, to, names)
     else:
         shutil.copyfile(source, to)
     for location, name in names.items():
         shutil.copyfile(source.parent / location, to.parent / name)
     return tuple(names.values())
+
+
+def _write_renamed(source: Path, to: Path, names: dict[str, str]) -> None:
+    import onnx
+
+    model = onnx.load(str(source), load_external_data=False)
+    for tensor in _external_tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names[entry.value]
+    to.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _flat_names(locations: Collection[str], onnx_name: str, taken: Collection[str]) -> dict[str, str]:

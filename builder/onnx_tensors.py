@@ -6,13 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+from builder.light_graph import light_bytes
 from builder.tensors import BATCH, Dim, Interface, TensorSpec
 from serving.dtypes import BY_ONNX
 from serving.errors import MissingDependencyError
 
+PROTOBUF_LIMIT_BYTES = 2**31 - 1
+LIGHT_ABOVE_BYTES = 16 * 1024 * 1024
+"""Files above this are read without the weights inside them."""
+
 
 def load_graph(path: Path) -> Any:
-    """The ``onnx.ModelProto`` of a file, external data left on disk.
+    """The ``onnx.ModelProto`` of a file, for a look at its graph: weights outside of it, or many of them, are left out.
 
     Raises:
         ValueError: it is no ONNX model.
@@ -23,12 +28,16 @@ def load_graph(path: Path) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError as exc:
         raise MissingDependencyError("onnx", "torch", needed_for="to read ONNX files") from exc
+    size = path.stat().st_size
+    if size > PROTOBUF_LIMIT_BYTES:
+        raise ValueError(f"{size} bytes, and an ONNX file ends at 2 GiB: larger weights must be external data")
+    model = onnx.ModelProto()
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as exc:
-        raise ValueError(f"not an ONNX file, or cut short ({path.stat().st_size} bytes): {exc}") from exc
+        model.ParseFromString(light_bytes(path) if size > LIGHT_ABOVE_BYTES else path.read_bytes())
+    except (DecodeError, ValueError) as exc:
+        raise ValueError(f"not an ONNX file, or cut short ({size} bytes): {exc}") from exc
     if not model.graph.output:
-        raise ValueError(f"an ONNX file without outputs ({path.stat().st_size} bytes)")
+        raise ValueError(f"an ONNX file without outputs ({size} bytes)")
     return model
 
 

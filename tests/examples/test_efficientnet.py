@@ -57,9 +57,9 @@ def test_photographs_are_recognised(module_of: Any, url: str) -> None:
 @pytest.mark.server
 def test_labels_are_published_with_the_model(module_of: Any, repository: Path) -> None:
     folder = repository / "efficientnet"
-    published = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    published = (folder / "1" / "labels.txt").read_text(encoding="utf-8").splitlines()
     assert published == module_of("efficientnet", "data").labels()
-    assert 'label_filename: "labels.txt"' in (folder / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'label_filename: "1/labels.txt"' in (folder / "config.pbtxt").read_text(encoding="utf-8")
 
 
 @pytest.mark.server

@@ -10,7 +10,7 @@ EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/eff
 	examples/existing_onnx/models.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-short test lint types unit compose-test bench wheel clean
+.PHONY: help install demo demo-short test lint types unit big-test compose-test bench wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -43,7 +43,10 @@ types: install ## mypy --strict on the packages
 	$(BIN)/mypy
 
 unit: install ## the tests
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not big"
+
+big-test: install ## a model above 2 GB (about 4 minutes, 8 GB of disk, 7 GB of memory)
+	$(BIN)/python -m pytest -q -m big tests/builder/test_big_model.py
 
 compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)
 	bash tests/compose/run.sh

@@ -5,10 +5,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from builder.api import build, load_spec
 from builder.errors import SourceError
 from builder.export import onnx_from_file
 from builder.external_data import copy_with_data, external_files
+from builder.manifest import load
 from builder.reference import OnnxRunner
+from serving import Client, Server
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -157,3 +160,21 @@ def test_a_request_that_the_file_cannot_answer_is_the_sources_fault(stages, tmp_
     runner = reference_runner(made.load(), made.folder)
     with pytest.raises(SourceError, match=r"cannot run x float32\[2, 5\]"):
         runner({"x": np.zeros((2, 5), np.float32)})
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_external_data_is_published_and_served(tmp_path):
+    source = _model(tmp_path / "in", _external("w", "sub/weights.bin", WEIGHTS), _external("b", "b.bin", WEIGHTS[0]))
+    _write(source.parent / "sub/weights.bin", WEIGHTS)
+    _write(source.parent / "b.bin", WEIGHTS[0])
+    spec = tmp_path / "models.yaml"
+    spec.write_text(f"models:\n  m: {{source: {{onnx: {source}}}}}\n")
+    (result,) = build(load_spec(spec)).models
+    assert (result.status, result.error) == ("built", None)
+    version = tmp_path / "model_repository/m/1"
+    assert {"model.onnx", "model.onnx.data", "b.bin"} <= {path.name for path in version.iterdir()}
+    assert {"model.onnx", "model.onnx.data", "b.bin"} <= set(load(version).files)
+    with Server(version.parent.parent) as server, Client(f"http://{server.http_url}") as client:
+        answer = client.infer("m", {"x": np.eye(3, dtype=np.float32)})
+    np.testing.assert_allclose(answer["y"], WEIGHTS + WEIGHTS[0])

@@ -37,6 +37,7 @@ EXAMPLES = [
     "build-repo --list                       # models, versions, which is served",
     "build-repo --rollback digits            # serve the version below; or: --rollback digits 3",
     "build-repo --diff digits 1 2            # what changed between two versions",
+    "build-repo --reload grpc://localhost:8001  # bring a running server to what was built, while it answers",
     "build-repo --format json | jq .ok       # for programs",
 ]
 
@@ -65,6 +66,13 @@ def build_repo(
     ] = True,
     keep: Annotated[
         int | None, typer.Option("--keep", metavar="N", min=1, help="Then remove all but the newest N versions.")
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="Sign every new version with this private key.")
+    ] = None,
+    reload: Annotated[
+        str | None,
+        typer.Option("--reload", metavar="URL", help="Then bring this running server to it (grpc://host:8001)."),
     ] = None,
     listing: Annotated[
         bool, typer.Option("--list", rich_help_panel=_PANEL, help="What the repository holds, and what is served.")
@@ -96,14 +104,14 @@ def build_repo(
 ) -> int:
     """Build every model of SPEC: export to ONNX, write config.pbtxt, verify through a real Triton, publish.
 
-    A model that fails does not stop the others. Exit status: 0 built or up to date, 1 a model failed, 2 unusable
-    spec or arguments.
+    A model that fails does not stop the others. Exit status: 0 built or up to date, 1 a model failed (with --reload
+    also: on the server, where the version before it serves on), 2 unusable spec or arguments.
     """
     configure_logging(verbose, quiet=quiet)
-    asked = Asked(listing, rollback, diff, verify_hashes, keep, only or (), repository, specs or ())
+    asked = Asked(listing, rollback, diff, verify_hashes, keep, only or (), repository, specs or (), reload)
     check(asked, building=[name for name, given in {"--plan": show_plan, "--clean": clean}.items() if given])
     if asked.options:
-        return answer(asked, output=output)
+        return answer(asked, output=output, quiet=quiet)
 
     from builder.api import Options, build_all, load_spec
     from builder.cache import DEFAULT_LIMIT_BYTES
@@ -119,14 +127,48 @@ def build_repo(
         return 0
     progress = Progress(quiet=quiet, verbose=verbose > 0)
     size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
-    options = Options(jobs=jobs, force=force, cache_size_bytes=size, wait=wait)
+    _before_a_long_build(sign, reload)
+    options = Options(jobs, force, size, wait, sign_key=sign, activate=reload is None)
     reports = build_all(loaded, only=only or (), reporter=progress, options=options)
+    update = None if reload is None else _reload(reports, reload, progress)
     pruned, ok = ([], True) if keep is None else _prune(reports, keep)
-    emit(_data(reports) | pruned_data(pruned), output=output)
+    emit(_data(reports, update) | pruned_data(pruned), output=output)
     if not output.is_json:
         _print_reports(reports, quiet=quiet)
+        _print_update(update, quiet=quiet)
         emit(None, blocks(map(pruned_text, pruned)))
-    return 0 if ok and all(report.ok for report in reports) else 1
+    return 0 if ok and (update is None or update.ok) and all(report.ok for report in reports) else 1
+
+
+def _before_a_long_build(sign: Path | None, reload: str | None) -> None:
+    """What can be found out at once: whether the key can be used, and the server is there."""
+    if sign is not None:
+        from serving.signing_keys import check_private_key
+
+        check_private_key(sign)
+    if reload is not None:
+        from builder.updating import check_server
+
+        check_server(reload)
+
+
+def _reload(reports: list[Any], url: str, progress: Progress) -> Any:
+    from builder.updating import reload_published
+
+    return reload_published(reports, url, reporter=progress)
+
+
+def _print_update(update: Any, *, quiet: bool) -> None:
+    if update is None:
+        return
+    from builder.updating import update_text
+
+    emit(None, update_text(update))
+    for each in update.models:
+        if each.note and not quiet:
+            warn(f"{each.model}: {each.note}")
+    for error in update.errors():
+        typer.echo(f"\n{error}", err=True)
 
 
 def _prune(reports: list[Any], count: int) -> tuple[list[Any], bool]:
@@ -151,10 +193,12 @@ def _clean(specs: list[Any], output: OutputFormat) -> int:
     return 0
 
 
-def _data(reports: list[Any]) -> dict[str, Any]:
+def _data(reports: list[Any], update: Any) -> dict[str, Any]:
     models = [model for report in reports for model in report.as_dict()["models"]]
     repositories = sorted({str(report.repository) for report in reports})
-    return {"ok": all(report.ok for report in reports), "repositories": repositories, "models": models}
+    ok = all(report.ok for report in reports) and (update is None or update.ok)
+    data = {"ok": ok, "repositories": repositories, "models": models}
+    return data if update is None else data | {"reload": update.as_dict()}
 
 
 def _plan_text(steps: list[Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.repository_text import blocks, diff_text, hashes_text, listing_text, pruned_text, rolled_back_text
 from serving.errors import UsageError
-from serving.terminal import OutputFormat, emit, warn
+from serving.terminal import OutputFormat, Progress, emit, warn
 
 if TYPE_CHECKING:
     from builder.repository import Listing, Pruned
@@ -32,6 +32,7 @@ class Asked:
         keep: how many versions to keep.
         only: names of models.
         repository: the one that is meant; None for those of the specs.
+        reload: a running server to roll back as well.
         words: what stands without an option: specs, and with ``rollback`` a version.
     """
 
@@ -43,6 +44,7 @@ class Asked:
     only: Sequence[str] = ()
     repository: Path | None = None
     words: Sequence[Path] = ()
+    reload: str | None = None
 
     @property
     def options(self) -> list[str]:
@@ -93,6 +95,11 @@ def check(asked: Asked, *, building: Sequence[str]) -> None:
             f"--keep does not go with {[*options, *building][0]}",
             expected="--keep N with a build, which then removes old versions, or with --list, which builds nothing",
         )
+    if asked.reload is not None and any(option != "--rollback" for option in [*options, *building]):
+        raise UsageError(
+            f"--reload does not go with {[*options, *building][0]}",
+            expected="--reload URL with a build, or with --rollback",
+        )
     if asked.repository is not None and not options:
         raise UsageError(
             "--repository is for the options that need no spec",
@@ -103,7 +110,7 @@ def check(asked: Asked, *, building: Sequence[str]) -> None:
         raise UsageError(f"--only does not go with {options[0]}", expected="--only with a build, --plan or --list")
 
 
-def answer(asked: Asked, *, output: OutputFormat) -> int:
+def answer(asked: Asked, *, output: OutputFormat, quiet: bool = False) -> int:
     """Do what was asked and write the answer.
 
     Returns:
@@ -137,10 +144,24 @@ def answer(asked: Asked, *, output: OutputFormat) -> int:
         emit(diff.as_dict(), diff_text(diff), output=output)
         return 0
     assert asked.rollback is not None
-    done = repository.rollback(_home(folders, asked.rollback), asked.rollback, asked.version)
+    home = _home(folders, asked.rollback)
+    if asked.reload is not None:
+        return _rollback_on(asked.reload, home, asked.rollback, asked.version, output=output, quiet=quiet)
+    done = repository.rollback(home, asked.rollback, asked.version)
     for warning in done.warnings:
         warn(warning)
     emit(done.as_dict(), rolled_back_text(done), output=output)
+    return 0
+
+
+def _rollback_on(url: str, home: Path, model: str, version: int | None, *, output: OutputFormat, quiet: bool) -> int:
+    from builder.updating import reloaded_text, rollback_on
+
+    done, reloaded = rollback_on(url, home, model, version, reporter=Progress(quiet=quiet))
+    for warning in [*done.warnings, *reloaded.warnings]:
+        warn(warning)
+    text = f"{rolled_back_text(done)}\n{url}:\n  {reloaded_text(reloaded)}"
+    emit(done.as_dict() | {"reload": reloaded.as_dict()}, text, output=output)
     return 0
 
 

@@ -51,19 +51,32 @@ class ModelUpdate:
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What became of a build on the server."""
+    """What became of a build on the server.
+
+    Attributes:
+        url: the server.
+        models: one update per model that did not fail to build.
+        error: why the server could not be asked at all; what was built waits for the next time.
+    """
 
     url: str
-    models: tuple[ModelUpdate, ...]
+    models: tuple[ModelUpdate, ...] = ()
+    error: TritonRepoError | None = None
 
     @property
     def ok(self) -> bool:
         """True when no model failed."""
-        return all(update.status != "failed" for update in self.models)
+        return self.error is None and all(update.status != "failed" for update in self.models)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for ``--format json``."""
-        return {"url": self.url, "ok": self.ok, "models": [update.as_dict() for update in self.models]}
+        error = self.error.as_dict() if self.error else None
+        return {"url": self.url, "ok": self.ok, "models": [m.as_dict() for m in self.models], "error": error}
+
+    def errors(self) -> list[str]:
+        """Every failure, as text."""
+        failed = [f"{update.model} failed on the server: {update.error}" for update in self.models if update.error]
+        return ([str(self.error)] if self.error else []) + failed
 
 
 def check_server(url: str, *, reporter: Reporter = SILENT) -> None:
@@ -88,19 +101,21 @@ def reload_published(reports: Sequence[BuildReport], url: str, *, reporter: Repo
         reporter: hears of every step.
 
     Returns:
-        One update per model that did not fail to build; one that fails on the server is an update, not an exception.
-
-    Raises:
-        UsageError, ReloadError: there is no such server; nothing was changed.
+        What became of each; a model that fails on the server is part of it, not an exception.
     """
-    with open_server(url, reporter=reporter) as server:
-        models = [
-            _update(server, ModelFolder(report.repository, result.model), reporter)
-            for report in reports
-            for result in report.models
-            if result.status != "failed"
-        ]
-    return UpdateReport(url, tuple(models))
+    models = [
+        ModelFolder(report.repository, result.model)
+        for report in reports
+        for result in report.models
+        if result.status != "failed"
+    ]
+    if not models:
+        return UpdateReport(url)
+    try:
+        with open_server(url, reporter=reporter) as server:
+            return UpdateReport(url, tuple(_update(server, model, reporter) for model in models))
+    except TritonRepoError as error:  # it was there before the build
+        return UpdateReport(url, error=error)
 
 
 def rollback_on(
@@ -121,6 +136,27 @@ def rollback_on(
         previous = model.config()
         done = rollback(repository, name, version)
         return done, reload_on(server, model, done.version, reporter=reporter, previous=previous)
+
+
+def update_text(report: UpdateReport) -> str:
+    """One line for each model that the server was brought to."""
+    lines = [f"{report.url}:"] if report.models else []
+    for update in report.models:
+        if update.reloaded is not None:
+            lines.append(f"  {reloaded_text(update.reloaded)}")
+        elif update.status != "failed":
+            lines.append(f"  {update.model}: version {update.version} serves already")
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def reloaded_text(done: Reloaded) -> str:
+    """What serves now, instead of what, and how that was found good."""
+    before = ", ".join(map(str, done.before))
+    instead = f" instead of {before}" if before and done.before != (done.version,) else ""
+    return (
+        f"{done.model}: version {done.version} serves{instead}: {done.requests} golden requests right "
+        f"(largest difference {done.max_abs:.2g}), loaded in {done.switch_s:.1f} s"
+    )
 
 
 def _update(server: LiveServer, model: ModelFolder, reporter: Reporter) -> ModelUpdate:

@@ -1,215 +1,147 @@
 """What a file, a folder, an installed package or an environment variable is right now, as a short text to compare.
 
-Files are read once: their sha256 is remembered with size, times and inode, and read again when any of these differs. A
-file that changed within the last moments is never remembered, because a second change in the same tick of the clock
-would not be seen (what git calls racily clean).
+Keys are ``KIND:NAME``; names of files are relative to the spec's folder where they are below it, so that a project that
+is moved keeps its cache.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
-import json
 import os
-import re
 import sys
-import time
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Collection
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from builder.artifact import sha256_of
+from builder.file_memory import ABSENT, Facts, FileMemory, facts_of
+from builder.packages import version_of
 
-ABSENT = "absent"
-_SETTLED_NS = 2_000_000_000
+__all__ = ["ABSENT", "FileMemory", "Fingerprints", "kind_at"]
+
+_MODULE_SUFFIXES = (*EXTENSION_SUFFIXES, ".py", ".pyc")
+_stat = os.stat  # as it is before anybody watches who calls it
 
 
 class Fingerprints:
     """Fingerprints of what a result depends on; every one is taken at most once per object.
 
+    To be made before any of the user's code runs: where modules are found, and what variables are, is what ``sys.path``
+    and the environment say now.
+
     Args:
         folder: what relative names are relative to: the folder of the spec.
         memory: where hashes of files are remembered between runs; None for nowhere.
+        ours: folders that builds write (``.build``, the repository), which count for nothing.
     """
 
-    def __init__(self, folder: Path, memory: FileMemory | None = None) -> None:
+    def __init__(self, folder: Path, memory: FileMemory | None = None, *, ours: Collection[Path] = ()) -> None:
         self._folder = folder
         self._memory = memory or FileMemory(None)
+        self._ours = frozenset(ours)
+        self._search = (str(folder), *(entry for entry in sys.path if entry != str(folder)))
+        self._environ = dict(os.environ)
         self._known: dict[str, str] = {}
+        self._facts: dict[str, Facts | None] = {}
 
     def of(self, key: str) -> str:
-        """The fingerprint of a key: ``file:NAME``, ``folder:NAME``, ``package:NAME`` or ``env:NAME``."""
+        """The fingerprint of a key.
+
+        ``file:NAME`` its content (of a folder, of all below it); ``folder:NAME`` the names in it; ``there:NAME``
+        whether there is a file or a folder; ``module:NAME`` where Python finds it; ``package:NAME`` the version of a
+        distribution; ``env:NAME`` a variable's value, hashed; ``cwd:`` the folder that relative paths start at.
+        """
         if key not in self._known:
             kind, _, name = key.partition(":")
+            if kind == "file":
+                self._facts[key] = facts_of(self._folder / name)
             self._known[key] = _KINDS[kind](self, name)
         return self._known[key]
 
-    def changed_since(self, keys: Iterable[str], moment_s: float) -> bool:
-        """True where the file of one of these keys changed after a moment (seconds since the epoch)."""
-        for key in keys:
-            kind, _, name = key.partition(":")
-            if kind == "file":
-                with contextlib.suppress(OSError):
-                    if (self._folder / name).stat().st_ctime > moment_s:
-                        return True
-        return False
+    def holds(self, key: str) -> bool:
+        """True while the file or folder of a key is what its fingerprint was taken of; True for what is neither."""
+        kind, _, name = key.partition(":")
+        if key not in self._known or kind not in ("file", "folder"):
+            return True
+        if kind == "file" and (self._facts[key] or self._known[key] == ABSENT):
+            return facts_of(self._folder / name) == self._facts[key]
+        return bool(_KINDS[kind](self, name) == self._known[key])
 
-    def file_key(self, path: Path) -> str:
-        """``file:NAME``, relative where the file is below the spec's folder."""
-        return f"file:{self._name(path)}"
-
-    def folder_key(self, path: Path) -> str:
-        """``folder:NAME``: which entries a folder has."""
-        return f"folder:{self._name(path)}"
-
-    def _name(self, path: Path) -> str:
+    def named(self, kind: str, path: str | Path) -> str:
+        """The key of a path (absolute)."""
         with contextlib.suppress(ValueError):
-            return str(path.relative_to(self._folder))
-        return str(path)
+            return f"{kind}:{Path(path).relative_to(self._folder)}"
+        return f"{kind}:{path}"
+
+    def is_ours(self, path: Path) -> bool:
+        """True for what a build writes, and so is no dependency of one."""
+        return any(path == place or place in path.parents for place in self._ours)
 
     def _file(self, name: str) -> str:
-        return self._memory.sha256(self._folder / name)
+        return self._memory.sha256(self._folder / name, without=self._ours)
 
     def _listing(self, name: str) -> str:
+        folder = self._folder / name
         try:
-            names = sorted(entry for entry in _names(self._folder / name) if entry != "__pycache__")
+            found = os.listdir(folder)  # noqa: PTH208 - names are all we want
         except OSError:
             return ABSENT
+        names = sorted(entry for entry in found if entry != "__pycache__" and folder / entry not in self._ours)
         return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
 
+    def _there(self, name: str) -> str:
+        return kind_at(self._folder / name)
+
+    def _module(self, name: str) -> str:
+        """Where the import system finds a top-level module: the first place that has it, as it searches them."""
+        portions = []  # folders without __init__.py count when nothing better is found
+        for entry in self._search:
+            path = os.path.join(entry or os.getcwd(), name)  # noqa: PTH109, PTH118 - a thousand times
+            if any(kind_at(f"{path}/__init__{suffix}") == "file" for suffix in _MODULE_SUFFIXES):
+                return self._place(path)
+            for suffix in _MODULE_SUFFIXES:
+                if kind_at(path + suffix) == "file":
+                    return self._place(path + suffix)
+            if kind_at(path) == "folder":
+                portions.append(path)
+        return self._place(portions[0]) if portions else ABSENT
+
+    def _place(self, path: str) -> str:
+        with contextlib.suppress(ValueError):
+            return str(Path(path).relative_to(self._folder))
+        if "/site-packages/" in path or "/dist-packages/" in path:
+            return "installed"  # in which version, its package's key says
+        return "python" if path.startswith(f"{sysconfig.get_paths()['stdlib']}/") else path
+
     def _package(self, name: str) -> str:
-        return installed().get(normal(name), ABSENT)
+        return version_of(name)
 
     def _environment(self, name: str) -> str:
-        value = os.environ.get(name)
+        value = self._environ.get(name)
         # The value itself may be a secret: it goes into a file.
         return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def _cwd(self, name: str) -> str:
+        return os.getcwd()  # noqa: PTH109
 
 
 _KINDS: dict[str, Any] = {
     "file": Fingerprints._file,
     "folder": Fingerprints._listing,
+    "there": Fingerprints._there,
+    "module": Fingerprints._module,
     "package": Fingerprints._package,
     "env": Fingerprints._environment,
+    "cwd": Fingerprints._cwd,
 }
 
 
-class FileMemory:
-    """sha256 by path, with the size, times and inode it was taken at.
-
-    Args:
-        path: the JSON file it lives in between runs; damaged or missing means an empty memory.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._rows: dict[str, list[Any]] = {}
-        self._changed = False
-        if path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                rows = json.loads(path.read_text(encoding="utf-8"))
-                self._rows = rows if isinstance(rows, dict) else {}
-
-    def sha256(self, path: Path) -> str:
-        """Hex digest of a file, or ``absent``; of a folder, of all that is in it."""
-        try:
-            found = path.stat()
-        except OSError:
-            return ABSENT
-        if not os.path.isfile(path):  # noqa: PTH113 - a pipe or device has no content to compare
-            return self._tree(path) if path.is_dir() else ABSENT
-        facts = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-        row = self._rows.get(str(path))
-        if isinstance(row, list) and row[:4] == facts and len(row) == 5:
-            return str(row[4])
-        try:
-            digest = sha256_of(path)
-        except OSError:
-            return ABSENT
-        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
-            self._rows[str(path)] = [*facts, digest]
-            self._changed = True
-        return digest
-
-    def _tree(self, folder: Path) -> str:
-        whole = hashlib.sha256()
-        for base, folders, files in os.walk(folder):
-            folders[:] = sorted(name for name in folders if name != "__pycache__")
-            for name in sorted(files):
-                path = Path(base, name)
-                whole.update(f"{path.relative_to(folder)}\0{self.sha256(path)}\n".encode(errors="surrogateescape"))
-        return whole.hexdigest()
-
-    def save(self) -> None:
-        """Keep what was learnt, for the next run; losing it costs time only."""
-        if self._path is None or not self._changed:
-            return
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self._rows), encoding="utf-8")
-            temporary.replace(self._path)
-        temporary.unlink(missing_ok=True)
-
-
-def _names(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries]
-
-
-_installed: dict[str, str] = {}
-
-
-def normal(name: str) -> str:
-    """A distribution's name as PEP 503 normalises it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def installed() -> dict[str, str]:
-    """Version of every installed distribution by normalised name; read from folder names, which is quick.
-
-    One that was installed from a folder or an archive of the user's, and so may change under the same version, has the
-    hash of its list of files added.
-    """
-    if not _installed:
-        for entry in sys.path:
-            for folder, version in _distributions(Path(entry or ".")):
-                name = normal(folder.name.rpartition(".")[0].split("-")[0])
-                if name not in _installed:
-                    _installed[name] = version + _local(folder)
-    return _installed
-
-
-def _distributions(place: Path) -> Iterable[tuple[Path, str]]:
+def kind_at(path: str | Path) -> str:
+    """``file``, ``folder``, or ``absent``."""
     try:
-        names = _names(place)
-    except OSError:
-        return
-    for name in sorted(names):
-        if name.endswith((".dist-info", ".egg-info")):
-            parts = name.rpartition(".")[0].split("-")
-            yield place / name, parts[1] if len(parts) > 1 else ""
-
-
-def _local(folder: Path) -> str:
-    if not (folder / "direct_url.json").exists():
-        return ""
-    with contextlib.suppress(OSError):
-        return "+" + sha256_of(folder / "RECORD")[:12]
-    return ""
-
-
-def distributions_of(modules: Iterable[str]) -> set[str]:
-    """Names of the distributions that these top-level modules came with."""
-    table = _packages()
-    return {normal(name) for module in modules for name in table.get(module, ())}
-
-
-_table: dict[str, list[str]] = {}
-
-
-def _packages() -> dict[str, list[str]]:
-    if not _table:
-        _table.update(importlib.metadata.packages_distributions())
-    return _table
+        mode = _stat(path).st_mode
+    except (OSError, ValueError):
+        return ABSENT
+    return "folder" if mode & 0o170000 == 0o040000 else "file"

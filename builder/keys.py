@@ -7,21 +7,26 @@ one has a test that changes it alone.
 
 from __future__ import annotations
 
-import glob
 import json
+import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from builder.fingerprint import FileMemory, Fingerprints, installed, normal
+from builder.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.host import cpu_model
+from builder.packages import version_of
 from builder.releases import PINNED_RELEASE, newest_opset
 from builder.spec import ModelSpec, Spec
+from builder.spec_files import files_of, is_variable
 
 Inputs = dict[str, str]
+_NO_MATTER = ("cli.py", "terminal.py")
+_LONGEST_PATH = 4096
+_SAMPLE_TOOLS = ("numpy", "torch")  # imported before the user's code, so not always seen when it uses them
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 
 
@@ -57,36 +62,56 @@ class Subject:
         keys = {f"file:{name}" for name in names}
         return {key: self.now.of(key) for key in sorted(keys)}
 
-    def code(self, references: Iterable[str], *args: Mapping[str, Any]) -> Inputs:
-        """The files of these callables, and the files that their arguments name."""
-        names = [module for module in (text.rpartition(":")[0] for text in references) if module.endswith(".py")]
-        values = [value for mapping in args for value in mapping.values() if isinstance(value, str) and value]
-        names += [value for value in values if len(value) < 4096 and _exists(self.spec.folder / value)]
-        return self.files(names)
+    def code(self, references: Iterable[str], *args: Any) -> Inputs:
+        """The files of these callables, where their modules are found, and the files that their arguments name."""
+        modules = [text.rpartition(":")[0] for text in references]
+        found = self.files(module for module in modules if module.endswith(".py"))
+        keys = {f"module:{module.split('.')[0]}" for module in modules if not module.endswith(".py")}
+        named = (text for value in args for text in _texts(value) if self._is_named(text))
+        return found | {key: self.now.of(key) for key in sorted(keys)} | self.files(named)
+
+    def _is_named(self, text: str) -> bool:
+        """True where an argument names a file, or a folder that is below the spec's: ``/`` and ``.`` are just texts."""
+        kind = kind_at(self.spec.folder / text) if 0 < len(text) < _LONGEST_PATH else "absent"
+        if kind != "folder":
+            return kind == "file"
+        path = (self.spec.folder / text).resolve()
+        return self.spec.folder in path.parents and not self.now.is_ours(path)
 
     def depends(self) -> Inputs:
         """What the user's ``depends`` names."""
         found: Inputs = {}
         for text in self.model.depends:
-            if text.startswith("$"):
-                found |= {f"env:{text[1:]}": self.now.of(f"env:{text[1:]}")}
+            if is_variable(text):
+                keys = [f"env:{text[1:]}"]
+            elif kind_at(self.spec.folder / text) == "folder":
+                keys = [f"file:{text}"]
             else:
-                paths = glob.glob(str(self.spec.folder / text), recursive=True)  # noqa: PTH207 - absolute globs too
-                found |= {(key := self.now.file_key(Path(path))): self.now.of(key) for path in sorted(paths)}
+                paths = files_of(text, self.spec.folder)
+                keys = [self.now.named("file", path) for path in paths if not self.now.is_ours(path)]
+            found |= {key: self.now.of(key) for key in keys}
         return found
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+def fingerprints_of(spec: Spec, memory: FileMemory | None = None) -> Fingerprints:
+    """Fingerprints for the models of a spec: what builds write is none of their dependencies."""
+    return Fingerprints(spec.folder, memory, ours=(spec.repository, spec.repository.parent / ".build"))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def tools(*names: str) -> Inputs:
     """Versions of distributions, of Python and of ourselves."""
-    here = installed()
-    found = {f"tool:{name}": here.get(normal(name), "absent") for name in names}
+    found = {f"tool:{name}": version_of(name) for name in names}
     return {"tool:python": platform.python_version(), "tool:triton-repo": own_version(), **found}
 
 
@@ -95,11 +120,12 @@ def own_version() -> str:
     """Our version and a hash of our code: in a development tree the code changes under one version."""
     root = Path(__file__).parent.parent
     memory = FileMemory(None)
-    files = sorted([*(root / "builder").rglob("*.py"), *(root / "templates").glob("*.j2")])
+    files = [path for name in ("builder", "serving") for path in (root / name).rglob("*.py")]
+    files += (root / "templates").glob("*.j2")
     from builder.cache import digest_of
 
-    digest = digest_of({str(path.relative_to(root)): memory.sha256(path) for path in files if path.name != "cli.py"})
-    return f"{installed().get('triton-repo', '0').partition('+')[0]}+{digest[:12]}"
+    hashes = {str(path.relative_to(root)): memory.sha256(path) for path in files if path.name not in _NO_MATTER}
+    return f"{version_of('triton-repo').partition('+')[0]}+{digest_of(hashes)[:12]}"
 
 
 @lru_cache(maxsize=1)
@@ -120,7 +146,7 @@ def _source(subject: Subject) -> Inputs:
 def _samples(subject: Subject) -> Inputs:
     samples = subject.model.samples
     code = subject.code([samples.python], samples.args) if samples else {}
-    return subject.said("samples", "inputs") | code | subject.depends() | tools("numpy")
+    return subject.said("samples", "inputs") | code | subject.depends() | tools(*_SAMPLE_TOOLS)
 
 
 def _reference(subject: Subject) -> Inputs:
@@ -130,7 +156,8 @@ def _reference(subject: Subject) -> Inputs:
 def _baseline(subject: Subject) -> Inputs:
     evaluate = subject.model.evaluate
     code = subject.code([evaluate.python], evaluate.args) if evaluate else {}
-    return subject.said("evaluate.python", "evaluate.args") | code | subject.depends() | tools("numpy") | _host()
+    said = subject.said("evaluate.python", "evaluate.args")
+    return said | code | subject.depends() | tools(*_SAMPLE_TOOLS) | _host()
 
 
 def _export(subject: Subject) -> Inputs:
@@ -144,11 +171,12 @@ def _export(subject: Subject) -> Inputs:
 def _config(subject: Subject) -> Inputs:
     labels = subject.files(subject.model.labels.values())
     fields = ("batch", "instances", "warmup", "response_cache", "labels", "config")
-    return {"name": subject.name} | subject.said(*fields) | labels | tools("jinja2")
+    names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
+    return names | subject.said(*fields) | labels | tools("jinja2", "protobuf", "tritonclient")
 
 
 def _contract(subject: Subject) -> Inputs:
-    return tools()
+    return tools("onnx", "protobuf", "tritonclient")
 
 
 def _parity(subject: Subject) -> Inputs:
@@ -160,11 +188,12 @@ def _accuracy(subject: Subject) -> Inputs:
 
 
 def _serve(subject: Subject) -> Inputs:
-    return {"triton": _triton()} | tools("tritonclient") | _host()
+    triton = _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
+    return {"triton": triton} | tools("tritonclient", "numpy") | _host()
 
 
-@lru_cache(maxsize=1)
-def _triton() -> str:
+@lru_cache(maxsize=4)
+def _triton(*places: str | None) -> str:
     from serving.runtime import identity
 
     return identity()

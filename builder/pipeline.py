@@ -7,12 +7,16 @@ from there when a later stage wants it. A stage fails by raising; ``api.py`` dec
 from __future__ import annotations
 
 import gc
+import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from builder import export, golden, publish, sources
 from builder.answers import Answers
@@ -102,6 +106,7 @@ class Build:
     def loaded(self) -> Loaded:
         """The module, or the ONNX file."""
         if self._loaded is None:
+            _seed()
             self._loaded = sources.load(self.subject.spec, self.subject.model)
         return self._loaded
 
@@ -118,6 +123,7 @@ class Build:
         if self._samples is None:
             declared = self.subject.model.declared
             interface = declared if declared.inputs else self.loaded.interface
+            _seed()
             self._samples = load_samples(self.subject.spec, self.subject.model, interface)
         return self._samples
 
@@ -125,28 +131,20 @@ class Build:
     def answers(self) -> Answers:
         """What to ask, with the original's answers."""
         if self._answers is None:
-            file = self.staged.parent.parent / f"{self.subject.name}.{_ANSWERS}"
-            digest = self.kept["reference"].objects[_ANSWERS]
-            if self.cache.fetch(digest, file):
-                self._answers = Answers.load(file)
-                file.unlink()
-            else:
-                _reference(self)
-        assert self._answers is not None
+            self._answers = Answers.load(self.answers_file)
+            self.answers_file.unlink()
         return self._answers
+
+    @property
+    def answers_file(self) -> Path:
+        """Where they lie."""
+        return self.staged.parent.parent / f"{self.subject.name}.{_ANSWERS}"
 
     @property
     def artifact(self) -> Artifact:
         """The exported file, in the version folder."""
         if self._artifact is None:
-            record = self.kept["export"]
-            self.version_dir.mkdir(parents=True, exist_ok=True)
-            whole = all(self.cache.fetch(digest, self.version_dir / name) for name, digest in record.objects.items())
-            if whole:
-                self._artifact = _artifact_from(record, self.version_dir)
-            else:
-                _export(self)
-        assert self._artifact is not None
+            self._artifact = _artifact_from(self.kept["export"], self.version_dir)
         return self._artifact
 
     @property
@@ -174,22 +172,48 @@ class Build:
             if name in steps:
                 self.stage = name
                 with reporter.step(f"{self.subject.name}: {name}") as shown:
-                    self.kept[name], cached = self._one(steps[name], stage)
-                    if cached:
+                    changed: tuple[str, ...] = ()
+                    found = self._kept_result(steps[name])
+                    if found is None:
+                        found, changed = self._made(steps[name], stage)
+                    else:
                         self.cached.append(name)
-                    shown.done("cached" if cached else "done")
+                    self.kept[name] = found
+                    shown.done("cached" if name in self.cached else "done")
+                if changed:
+                    what = f"{changed[0]} changed while it ran" + (
+                        f", and {len(changed) - 1} more" * (len(changed) > 1)
+                    )
+                    reporter.warn(f"{self.subject.name}: {name}: {what}; its result is used, but not kept")
             if name == "export":
                 self.release()
         self.stage = "publish"
 
-    def _one(self, step: Step, stage: Callable[[Build], Result]) -> tuple[Record, bool]:
-        digests = {name: record.digest for name, record in self.kept.items()}
-        if not self._force:
-            found = find(step, self.subject, self.cache.records(self.subject.name), digests)
-            if found is not None:
-                self.cache.add(self.subject.name, step.name, found)  # the newest again, whichever it was
-                return found, True
-        inputs = inputs_of(step, self.subject, digests)
+    def _kept_result(self, step: Step) -> Record | None:
+        """What is kept of a step that need not run, its files taken out of the cache and whole."""
+        if self._force:
+            return None
+        records = self.cache.records(self.subject.name)
+        found = find(step, self.subject, records, self._digests)
+        if found is None or not self._fetched(step, found):
+            return None
+        self.cache.add(self.subject.name, step.name, found)  # the newest again, whichever it was
+        return found
+
+    def _fetched(self, step: Step, record: Record) -> bool:
+        # At once, not when they are needed: what is damaged is made anew here, and what follows is held against that.
+        folder = self.version_dir if step.name == "export" else self.answers_file.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {name: self.answers_file if name == _ANSWERS else folder / name for name in record.objects}
+        return all(self.cache.fetch(digest, names[name]) for name, digest in record.objects.items())
+
+    @property
+    def _digests(self) -> dict[str, str]:
+        return {name: record.digest for name, record in self.kept.items()}
+
+    def _made(self, step: Step, stage: Callable[[Build], Result]) -> tuple[Record, tuple[str, ...]]:
+        """Run a step and keep its result; and what changed meanwhile, for which it is not kept."""
+        inputs = inputs_of(step, self.subject, self._digests)
         started = time.perf_counter()
         with self._traced(step) as trace:
             result = stage(self)
@@ -201,20 +225,21 @@ class Build:
             data=result.data,
             seconds=time.perf_counter() - started,
         )
-        if not trace.changed_meanwhile and not self.subject.now.changed_since(inputs, trace.began_s):
+        changed = (*trace.changed, *(key.partition(":")[2] for key in inputs if not self.subject.now.holds(key)))
+        if not changed:
             self.cache.add(self.subject.name, step.name, record)
-        return record, False
+        return record, changed
 
     def _traced(self, step: Step) -> AbstractContextManager[Trace]:
         if not step.runs_user_code:
             return nullcontext(Trace())
-        ours = publish.build_dir(self.subject.spec.repository)
+        repository = self.subject.spec.repository
+        ours = (repository, publish.build_dir(repository))
         return tracing(self.subject.now, self.subject.spec.folder, ours, self._baseline)
 
     def to_publish(self) -> publish.Staged:
         """The verified version, ready to be moved into the repository."""
         golden.write_golden(self.version_dir / "golden.npz", self.answers.golden)
-        self.artifact  # noqa: B018 - fetched, if no stage asked for it
         for name, file in self.config.labels.items():
             (self.version_dir / name).write_bytes(file.read_bytes())
         return publish.Staged(
@@ -224,6 +249,15 @@ class Build:
             header=self.header,
             manifest=manifest_of(self.subject.name, self.subject.spec, self.subject.model, self.artifact, self.kept),
         )
+
+
+def _seed() -> None:
+    """Let code that draws lots without a seed of its own give the same every time: kept results must fit new ones."""
+    random.seed(0)
+    np.random.seed(0)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
 
 
 def _source(build: Build) -> Result:
@@ -244,12 +278,13 @@ def _reference(build: Build) -> Result:
     single = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.runner)
     alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(single), build.runner, alike=True)
     build._answers = Answers(cases, single, single + alike)
-    file = build.staged.parent.parent / f"{build.subject.name}.{_ANSWERS}"
-    build._answers.save(file)
-    return Result({"cases": [case.name for case in cases]}, {_ANSWERS: file}, sha256_of(file))
+    build._answers.save(build.answers_file)
+    names = [case.name for case in cases]
+    return Result({"cases": names}, {_ANSWERS: build.answers_file}, sha256_of(build.answers_file))
 
 
 def _baseline(build: Build) -> Result:
+    _seed()
     return Result({"value": measure(build.subject.spec, build.subject.model, build.runner)})
 
 
@@ -304,7 +339,6 @@ def _contract(build: Build) -> Result:
 
 def _stage_config(build: Build) -> None:
     """What the server reads beside the artifact."""
-    build.artifact  # noqa: B018 - fetched into the version folder
     text = render(build.config.at(build.version), header=build.header)
     (build.staged / publish.CONFIG).write_text(text, encoding="utf-8")
     for name, file in build.config.labels.items():
@@ -321,6 +355,7 @@ def _parity(build: Build) -> Result:
 def _accuracy(build: Build) -> Result:
     runner = OnnxRunner(build.artifact.path)
     reference = float(build.kept["baseline"].data["value"])
+    _seed()  # a metric that draws lots draws the same as in `baseline`
     return Result(measure_accuracy(build.subject.spec, build.subject.model, reference, runner).as_dict())
 
 

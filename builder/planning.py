@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from builder import publish
 from builder.cache import Cache, Record, Records, digest_of
-from builder.fingerprint import Fingerprints
 from builder.keys import Step as Key
-from builder.keys import Subject, inputs_of, steps_of
+from builder.keys import Subject, fingerprints_of, inputs_of, steps_of
 from builder.releases import PINNED_RELEASE, newest_opset
 from builder.spec import ModelSpec, Spec
 
@@ -72,13 +71,16 @@ class Decision:
     why: tuple[str, ...] = ()
 
 
-def decide(subject: Subject, records: Records, *, force: bool = False) -> list[Decision]:
+def decide(
+    subject: Subject, records: Records, *, force: bool = False, has: Callable[[str], bool] | None = None
+) -> list[Decision]:
     """Hold every step of a model against what is kept of it.
 
     Args:
         subject: the model.
         records: what is kept.
         force: let every step run.
+        has: whether a file is in the cache; to be given where something is to be done, which takes the files.
     """
     decisions: list[Decision] = []
     digests: dict[str, str] = {}
@@ -94,9 +96,11 @@ def decide(subject: Subject, records: Records, *, force: bool = False) -> list[D
         if found is None:
             why = tuple(_why(step, subject, records.get(step.name, []), digests))
             decisions.append(Decision(step.name, None, why))
-        else:
-            digests[step.name] = found.digest
-            decisions.append(Decision(step.name, found))
+            continue
+        digests[step.name] = found.digest  # files that are missing will be as they were when they are made anew
+        gone = has is not None and not all(has(digest) for digest in found.objects.values())
+        why = ("what it made is no more in the cache",) if gone else ()
+        decisions.append(Decision(step.name, None if gone else found, why))
     return decisions
 
 
@@ -129,32 +133,36 @@ def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
         force: as for the build.
     """
     cache = Cache(publish.build_dir(spec.repository), spec.repository.name)
-    now = Fingerprints(spec.folder, cache.files)
+    now = fingerprints_of(spec, cache.files)
     steps: list[Step] = []
     for name, model in spec.models.items():
         if not only or name in only:
-            decisions = decide(Subject(name, spec, model, now), cache.records(name), force=force)
-            steps += _steps(name, model, spec, decisions)
+            steps += _steps(Subject(name, spec, model, now), cache, force=force)
     return Plan(tuple(steps))
 
 
-def _steps(name: str, model: ModelSpec, spec: Spec, decisions: Sequence[Decision]) -> Iterator[Step]:
-    said = _in_words(name, model, spec)
-    for decision in decisions:
-        status = "run" if decision.record is None else "cached"
-        yield Step(name, decision.step, said[decision.step], status, decision.why)
+def _steps(subject: Subject, cache: Cache, *, force: bool) -> Iterator[Step]:
+    name, spec, records = subject.name, subject.spec, cache.records(subject.name)
+    decisions = decide(subject, records, force=force)
     wanted = content_of(decisions)
     here = publish.newest_content(spec.repository, name)
+    version = publish.next_version(spec.repository / name)
+    what, status, why = f"as {spec.repository / name / str(version)}", "run", ""
     if wanted is None:
-        version = publish.next_version(spec.repository / name)
-        what = f"as {spec.repository / name / str(version)}, unless the newest version is the same"
-        yield Step(name, "publish", what, "run", ("its content may have changed",))
-    elif here is None or not here.same_as(wanted):
-        version = publish.next_version(spec.repository / name)
-        why = "it is not in the repository" if here is None else f"version {here.version} has other content"
-        yield Step(name, "publish", f"as {spec.repository / name / str(version)}", "run", (why,))
+        what, why = f"{what}, unless the newest version is the same", "its content may have changed"
+    elif here is None:
+        why = "it is not in the repository"
+    elif not here.same_as(wanted):
+        why = f"version {here.version} has other content"
     else:
-        yield Step(name, "publish", f"version {here.version} is up to date", "cached")
+        what, status = f"version {here.version} is up to date", "cached"
+    if status == "run":
+        decisions = decide(subject, records, force=force, has=cache.has)
+    said = _in_words(name, subject.model, spec)
+    for decision in decisions:
+        word = "run" if decision.record is None else "cached"
+        yield Step(name, decision.step, said[decision.step], word, decision.why)
+    yield Step(name, "publish", what, status, (why,) if why else ())
 
 
 def _in_words(name: str, model: ModelSpec, spec: Spec) -> dict[str, str]:

@@ -7,9 +7,9 @@ not see each other, and one that crashes or is killed for its memory takes nothi
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from builder import crash, failures
-from builder.errors import describe
+from builder.errors import describe, user_line
 from builder.keeper import keep
 from serving.errors import TritonRepoError
 from serving.watchdog import die_with_parent
 
 PRELOAD = ("numpy", "jinja2", "google.protobuf.text_format", "tritonclient.grpc", "tritonclient.http")
 _REAP_S = 0.2
+# What torch and ONNX Runtime say where Python has MemoryError.
+_NO_MEMORY = re.compile("can't allocate memory|std::bad_alloc|[Ff]ailed to allocate memory")
 
 
 @dataclass(frozen=True)
@@ -180,25 +182,25 @@ def _child(task: Task, channel: Connection, log_fd: int, baseline: frozenset[str
 
 def _answer(task: Task, talk: _Channel, baseline: frozenset[str]) -> tuple[Any, ...]:
     from builder.cache import Cache
-    from builder.fingerprint import Fingerprints
-    from builder.keys import Subject
+    from builder.keys import Subject, fingerprints_of
     from builder.pipeline import Build
     from builder.usercode import user_code
 
     _limit_threads(task.threads)
     cache = Cache(task.build_dir, task.spec.repository.name)
-    subject = Subject(task.name, task.spec, task.spec.models[task.name], Fingerprints(task.spec.folder, cache.files))
+    subject = Subject(task.name, task.spec, task.spec.models[task.name], fingerprints_of(task.spec, cache.files))
     build = Build(subject, cache, task.staged, task.version, talk.endpoint, baseline=baseline, force=task.force)
     try:
         with user_code(task.spec.folder):
             build.run(talk)
             return "built", Built(build.to_publish(), build.kept, tuple(build.cached))
-    except MemoryError as exc:
-        return "failed", build.stage, failures.out_of_memory(task.name, describe(exc))
     except BaseException as exc:
-        full = _no_space(exc)
-        if full is not None:
-            return "failed", build.stage, failures.disk_full(full, task.staged)
+        for cause in _causes(exc):
+            if failures.is_disk_full(cause):
+                return "failed", build.stage, failures.disk_full(cause, task.staged)
+            if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+                where = user_line(cause, task.spec.folder)
+                return "failed", build.stage, failures.out_of_memory(task.name, describe(cause), where)
         if not task.staged.parent.exists():
             return "failed", build.stage, failures.staging_gone(exc, task.name, task.staged.parent.parent)
         if isinstance(exc, TritonRepoError):
@@ -208,12 +210,10 @@ def _answer(task: Task, talk: _Channel, baseline: frozenset[str]) -> tuple[Any, 
         return "failed", build.stage, failures.bug(exc)
 
 
-def _no_space(exc: BaseException | None) -> OSError | None:
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
-        if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            return exc
+        yield exc
         exc = exc.__cause__ or exc.__context__
-    return None
 
 
 def _limit_threads(threads: int) -> None:

@@ -124,7 +124,8 @@ def _single(value: Any, field: Any, path: KeyPath) -> Iterator[Finding]:
 def _scalar(value: Any, field: Any, path: KeyPath) -> Iterator[Finding]:
     from google.protobuf import json_format, message_factory
 
-    if value is not None:  # which protobuf's JSON takes for "not set"
+    odd = value is None or (field.enum_type is not None and isinstance(value, bool))
+    if not odd:  # protobuf's JSON takes nothing for "not set", and false for the first of an enumeration
         message = message_factory.GetMessageClass(field.containing_type)()
         try:
             json_format.ParseDict({field.name: [value] if field.is_repeated else value}, message)

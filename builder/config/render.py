@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,28 +30,44 @@ def render(config: ModelConfig, *, header: tuple[str, ...] = ()) -> str:
     Raises:
         ConfigError: a field does not exist or has a value of the wrong type.
     """
-    import jinja2
-
     name = str(config.tree.get("name", ""))
     try:
         decided = message_of(config.tree)
     except ValueError as exc:
         raise ConfigError(f"the configuration of {name} is no valid ModelConfig", got=str(exc)) from exc
-    environment = jinja2.Environment(
+    nodes = _nodes(config.tree, model_config_class().DESCRIPTOR, config.comments)
+    lines = tuple(_one_line(line) for line in header)
+    text = str(_template().render(header=lines, nodes=nodes)).rstrip() + "\n"
+    written = parse(text, name)
+    if _bytes(written) != _bytes(decided):
+        raise ConfigError(
+            f"config.pbtxt of {name} does not say what was decided", expected=str(decided), got=str(written)
+        )
+    return text
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda file: importlib.resources.files("templates").joinpath(file).read_text()),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # not HTML: a quote must stay a quote
         keep_trailing_newline=True,
         trim_blocks=False,
-    )
-    nodes = _nodes(config.tree, model_config_class().DESCRIPTOR, config.comments)
-    text = environment.get_template("config.pbtxt.j2").render(header=header, nodes=nodes).rstrip() + "\n"
-    written = parse(text, name)
-    if written != decided:
-        raise ConfigError(
-            f"config.pbtxt of {name} does not say what was decided", expected=str(decided), got=str(written)
-        )
-    return text
+    ).get_template("config.pbtxt.j2")
+
+
+def _one_line(text: str) -> str:
+    """A comment must not end before it does: it has the name of the user's file in it."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _bytes(message: Any) -> bytes:
+    """What two equal messages have in common; by value, NaN would differ from itself."""
+    encoded: bytes = message.SerializeToString(deterministic=True)
+    return encoded
 
 
 def parse(text: str, name: str = "") -> Any:
@@ -67,9 +84,14 @@ def parse(text: str, name: str = "") -> Any:
         raise ConfigError(f"config.pbtxt of {name} does not parse", got=str(exc)) from exc
 
 
-def _nodes(tree: Mapping[str, Any], descriptor: Any, comments: Mapping[str, str]) -> list[Node]:
+def _nodes(tree: Any, descriptor: Any, comments: Mapping[str, str]) -> list[Node]:
     nodes = []
+    if not isinstance(tree, Mapping):  # protobuf's JSON takes an empty text for an empty block
+        fields = ", ".join(descriptor.fields_by_name)
+        raise ConfigError(f"{descriptor.name} is no block", expected=f"a mapping of {fields}", got=repr(tree))
     for name, value in tree.items():
+        if value is None:  # "not set", as in protobuf's JSON
+            continue
         spec = descriptor.fields_by_name[name]
         nodes += _field(name, value, spec, comments.get(name, ""))
     return nodes
@@ -95,12 +117,13 @@ def _field(name: str, value: Any, spec: Any, comment: str) -> list[Node]:
 
 
 def _scalar(value: Any, spec: Any) -> str:
+    """A value as the text format spells it; numbers may be text, and whole ones floats, as in protobuf's JSON."""
     from google.protobuf import text_encoding
 
-    if isinstance(value, bool):
+    if spec.cpp_type == spec.CPPTYPE_BOOL:
         return "true" if value else "false"
-    if spec.enum_type is not None:
-        return str(value)
-    if spec.type in (spec.TYPE_STRING, spec.TYPE_BYTES):
+    if spec.cpp_type in (spec.CPPTYPE_FLOAT, spec.CPPTYPE_DOUBLE):
+        return repr(float(value))
+    if spec.cpp_type == spec.CPPTYPE_STRING:
         return '"' + text_encoding.CEscape(str(value).encode(), as_utf8=True) + '"'
-    return repr(value) if isinstance(value, float) else str(value)
+    return value if spec.enum_type is not None and isinstance(value, str) else str(int(value))

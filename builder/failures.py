@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import traceback
 from pathlib import Path
@@ -14,10 +15,11 @@ def interrupted() -> WorkerError:
     return WorkerError("the build was interrupted")
 
 
-def out_of_memory(name: str, got: str) -> WorkerError:
+def out_of_memory(name: str, got: str, where: str = "") -> WorkerError:
     """A model that needs more memory than there is."""
     return WorkerError(
         f"building {name} ran out of memory",
+        where=where,
         expected="enough memory for the module, its export and one server beside it",
         got=got,
         fix="build fewer models at a time (--jobs 1), or on a larger machine",
@@ -59,11 +61,29 @@ def _how(status: int | None) -> str:
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
-def disk_full(exc: OSError, place: Path) -> BuildError:
+def is_disk_full(exc: BaseException) -> bool:
+    """Whether it is for want of space, or of quota."""
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def of_staging(exc: OSError, place: Path) -> BuildError:
+    """The place where a model is built cannot be written."""
+    if is_disk_full(exc):
+        return disk_full(exc, place)
+    return BuildError(
+        "the folder that models are built in cannot be used",
+        where=str(exc.filename or place),
+        expected="a folder beside the repository that can be written, and that nobody deletes meanwhile",
+        got=describe(exc),
+        fix="run build-repo again; what was published is untouched",
+    )
+
+
+def disk_full(exc: BaseException, place: Path) -> BuildError:
     """No room for what is being made."""
     return BuildError(
         "the disk is full",
-        where=str(exc.filename or place),
+        where=str(getattr(exc, "filename", None) or place),
         expected="room for the artifact in .build/cache, .build/staging and the repository",
         got=describe(exc),
         fix="free some space (build-repo --clean empties .build/), or give a smaller --cache-size; "

@@ -182,8 +182,7 @@ class _Place:
         except TritonRepoError as error:
             done = Done(job, stage="source", error=error)
         except OSError as exc:
-            reason = WorkerError("the build could not be begun", where=str(self.repository), got=str(exc))
-            done = Done(job, stage="source", error=reason)
+            done = Done(job, stage="source", error=failures.of_staging(exc, self.repository))
         except Exception as exc:  # whatever it is, the other models are built
             done = Done(job, stage="source", error=failures.bug(exc))
         return replace(done, output=_printed(log), seconds=time.perf_counter() - started)
@@ -239,6 +238,8 @@ class _Place:
             return "server", self._server.endpoint()
         except TritonRepoError as error:
             return "error", error
+        except OSError as exc:  # its log cannot be written
+            return "error", failures.of_staging(exc, self.repository)
 
 
 def _printed(log: Path) -> str:

@@ -55,6 +55,7 @@ class Running:
 
     def __init__(self, spec: Path, *arguments: str, mark: Mark) -> None:
         self.mark = mark
+        self.spec = spec
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "builder.cli", "-v", *arguments, str(spec)],

@@ -53,7 +53,7 @@ class Answers:
             for number, case in enumerate(rows):
                 for side, arrays in (("inputs", case.inputs), ("expected", case.expected)):
                     for name, array in arrays.items():
-                        archive.writestr(zipfile.ZipInfo(f"{number}/{side}/{name}.npy", EPOCH), npy(array))
+                        archive.writestr(zipfile.ZipInfo(f"{number}/{side}/{name}.npy", EPOCH), _content(array))
 
     @staticmethod
     def load(path: Path) -> Answers:
@@ -76,10 +76,15 @@ def _row(case: Case) -> dict[str, Any]:
 
 
 def _kind(array: Array) -> str:
-    """``text`` and ``bytes`` for what numpy would only pickle, else empty."""
-    if array.dtype.kind != "O":
-        return ""
-    return "text" if any(isinstance(value, str) for value in array.flat) else "bytes"
+    """``strings`` for what is kept as JSON: numpy pickles objects, and cuts zeros off the end of bytes."""
+    return "strings" if array.dtype.kind in "OSU" else ""
+
+
+def _content(array: Array) -> bytes:
+    if not _kind(array):
+        return npy(array)
+    values = [{"hex": value.hex()} if isinstance(value, bytes) else str(value) for value in array.flat]
+    return json.dumps({"shape": array.shape, "dtype": array.dtype.str, "values": values}).encode()
 
 
 def _case(archive: zipfile.ZipFile, number: int, row: dict[str, Any]) -> Case:
@@ -91,10 +96,11 @@ def _case(archive: zipfile.ZipFile, number: int, row: dict[str, Any]) -> Case:
 
 def _array(archive: zipfile.ZipFile, entry: str, kind: str) -> Array:
     with archive.open(entry) as stream:
-        array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    if not kind:
-        return array
-    values = [value.decode() if kind == "text" else bytes(value) for value in array.ravel()]
-    result = np.empty(array.shape, dtype=object)
-    result.ravel()[:] = values
+        if not kind:
+            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
+        kept = json.load(stream)
+    result = np.empty(kept["shape"], dtype=kept["dtype"])
+    for index, value in enumerate(kept["values"]):
+        result.flat[index] = value if isinstance(value, str) else bytes.fromhex(value["hex"])
     return result

@@ -1,13 +1,16 @@
 """What the user's code asks without opening anything: whether a file is there, what an environment variable says.
 
-``if Path("finetuned.pt").exists()`` decides a result as surely as reading the file does, and the interpreter raises no
-audit event for it. So ``os.stat`` and ``os.environ`` are listened to while the user's code runs, and what it asks by
-itself, through the standard library or not, is told. What other packages ask is not: they ask for hundreds of files.
+``if Path("tuned.pt").exists()`` decides a result as surely as reading the file does, and the interpreter has no audit
+event for it. So ``os.stat``, ``os.access`` and ``os.environ`` are listened to while the user's code runs, and what it
+asks by itself, through the standard library or not, is told. What other packages ask is not: they ask for hundreds of
+files.
 """
 
 from __future__ import annotations
 
+import _collections_abc
 import contextlib
+import genericpath
 import glob
 import os
 import pathlib
@@ -15,9 +18,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_STANDARD = {os.__file__, os.path.__file__, glob.__file__, __file__}
+_STANDARD = {module.__file__ for module in (_collections_abc, genericpath, glob, os, os.path)} | {__file__}
 _PATHLIB = pathlib.__file__.removesuffix("/__init__.py").removesuffix(".py")
-_stat = os.stat
 _Environ: Any = type(os.environ)
 
 
@@ -32,32 +34,38 @@ def listening(
         asked: told of every path whose presence the user's code asks for, as it is given.
         variable: told of every environment variable that the user's code reads.
     """
-    stat, getitem, iterate = _listened_stat(is_the_users, asked), _Environ.__getitem__, _Environ.__iter__
-    accepted: list[set[Any]] = [os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks]
-    going_through: list[bool] = []
+    getitem, iterate = _Environ.__getitem__, _Environ.__iter__
+    accepted: list[set[Any]] = [os.supports_dir_fd, os.supports_effective_ids, os.supports_fd]
+    accepted.append(os.supports_follow_symlinks)
+    copied: list[str] = []
 
     def get(self: Any, key: Any) -> Any:
-        if self is os.environ and not going_through and isinstance(key, str) and is_the_users(_asker()):
+        if copied and copied[-1] == key:
+            copied.pop()
+        elif self is os.environ and isinstance(key, str) and is_the_users(_asker()):
+            copied.clear()
             variable(key)
         return getitem(self, key)
 
     def go_through(self: Any) -> Iterator[Any]:
-        # A copy of the whole environment, for a subprocess say, asks for no variable.
-        going_through.append(True)
-        try:
-            yield from iterate(self)
-        finally:
-            going_through.pop()
+        # A copy of the whole environment, for a subprocess say, asks for no variable: it takes the names, then each.
+        names = list(iterate(self))
+        copied[:] = reversed(names)
+        yield from names
 
     with contextlib.ExitStack() as patches:
-        patches.enter_context(_put(os, "stat", stat))
+        for name in ("stat", "access"):
+            function = getattr(os, name)
+            listened = _listened(function, is_the_users, asked)
+            for functions in accepted:
+                if function in functions:
+                    functions.add(listened)
+                    patches.callback(functions.discard, listened)
+            patches.enter_context(_put(os, name, listened))
+            if hasattr(pathlib, "_NormalAccessor") and hasattr(pathlib._NormalAccessor, name):  # Python 3.10
+                patches.enter_context(_put(pathlib._NormalAccessor, name, staticmethod(listened)))
         patches.enter_context(_put(_Environ, "__getitem__", get))
         patches.enter_context(_put(_Environ, "__iter__", go_through))
-        if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10
-            patches.enter_context(_put(pathlib._NormalAccessor, "stat", staticmethod(stat)))
-        for functions in accepted:
-            functions.add(stat)
-            patches.callback(functions.discard, stat)
         yield
 
 
@@ -71,13 +79,16 @@ def _put(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _listened_stat(is_the_users: Callable[[str], bool], asked: Callable[[str], None]) -> Callable[..., Any]:
-    def stat(path: Any, *, dir_fd: Any = None, follow_symlinks: bool = True) -> os.stat_result:
-        if dir_fd is None and isinstance(path, (str, bytes, os.PathLike)) and is_the_users(_asker()):
+def _listened(
+    function: Callable[..., Any], is_the_users: Callable[[str], bool], asked: Callable[[str], None]
+) -> Callable[..., Any]:
+    def listened(path: Any, *args: Any, **kwargs: Any) -> Any:
+        of_a_path = isinstance(path, (str, bytes, os.PathLike)) and kwargs.get("dir_fd") is None
+        if of_a_path and is_the_users(_asker()):
             asked(os.fsdecode(path))
-        return _stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        return function(path, *args, **kwargs)
 
-    return stat
+    return listened
 
 
 def _asker() -> str:

@@ -11,14 +11,16 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from builder.errors import CacheError, describe
-from builder.fingerprint import FileMemory
+from builder.file_memory import FileMemory
 
 SCHEMA_VERSION = 1
 DEFAULT_LIMIT_BYTES = 20_000_000_000
@@ -73,7 +75,7 @@ class Cache:
         self.files = FileMemory(self.folder / "files.json")
 
     def prepare(self) -> None:
-        """Make the folders.
+        """Make the folders, and remove what a killed build left half written. For who holds the build lock.
 
         Raises:
             CacheError: they cannot be made.
@@ -85,21 +87,37 @@ class Cache:
             if not tag.exists():
                 tag.write_text(_TAG, encoding="utf-8")
                 (self.folder.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+            for left in (*self._objects.glob(".*"), *self._models.glob(".*"), *self.folder.glob("files.json.*")):
+                left.unlink(missing_ok=True)
 
     # -- records -------------------------------------------------------------------------------------------------
 
     def records(self, model: str) -> Records:
         """The records of a model by step, newest first; none of a file that is missing or damaged."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            outer = json.loads(self._record_file(model).read_text(encoding="utf-8"))
-            body = outer["records"]
-            if outer["schema_version"] == SCHEMA_VERSION and outer["sha256"] == digest_of(body):
-                return {step: [Record(**row) for row in rows] for step, rows in body.items()}
-        return {}
+        return self._read(model)[0]
 
     def damaged(self, model: str) -> bool:
-        """True where there is a file of records that cannot be used."""
-        return self._record_file(model).exists() and not self.records(model)
+        """True where there is a file of records that cannot be read; that of another release is none."""
+        return self._read(model)[1]
+
+    def _read(self, model: str) -> tuple[Records, bool]:
+        """The records, and whether they are damaged."""
+        try:
+            text = self._record_file(model).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}, False
+        except (OSError, ValueError):
+            return {}, True
+        try:
+            outer = json.loads(text)
+            if outer["schema_version"] != SCHEMA_VERSION:
+                return {}, not isinstance(outer["schema_version"], int)
+            body = outer["records"]
+            if outer["sha256"] == digest_of(body):
+                return {step: [Record(**row) for row in rows] for step, rows in body.items()}, False
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        return {}, True
 
     def add(self, model: str, step: str, record: Record) -> None:
         """Remember a result as the newest of its step.
@@ -115,6 +133,7 @@ class Cache:
         path = self._record_file(model)
         with _explained("the cache cannot be written", path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_folder(path)
             with _replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
@@ -137,7 +156,8 @@ class Cache:
             try:
                 digest = _copy(file, temporary)
                 target = self._object(digest)
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _remove_folder(target)
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -145,7 +165,7 @@ class Cache:
 
     def has(self, digest: str) -> bool:
         """True where the object is there; whether it is whole is seen when it is fetched."""
-        return self._object(digest).exists()
+        return self._object(digest).is_file()
 
     def fetch(self, digest: str, to: Path) -> bool:
         """Copy an object out and check it on the way; False where it is missing or damaged (and dropped).
@@ -154,13 +174,18 @@ class Cache:
             CacheError: ``to`` cannot be written.
         """
         source = self._object(digest)
-        if not source.exists():
+        if not source.is_file():
             return False
         with _explained("a file from the cache cannot be copied", to):
-            whole = _copy(source, to) == digest
+            try:
+                whole = _copy(source, to) == digest
+            except _UnreadableError:
+                whole = False
+            if not whole:
+                to.unlink(missing_ok=True)
         if not whole:
-            source.unlink(missing_ok=True)
-            to.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                source.unlink()
             return False
         self.touch(digest)
         return True
@@ -184,25 +209,54 @@ class Cache:
         for _, size, path in rows:
             if freed >= over:
                 break
-            path.unlink(missing_ok=True)
-            freed += size
+            with contextlib.suppress(OSError):
+                path.unlink()
+                freed += size
         return freed
 
     def _listing(self) -> Iterator[tuple[int, int, Path]]:
         for path in self._objects.glob("*/*"):
             with contextlib.suppress(OSError):
-                found = path.stat()
-                yield found.st_mtime_ns, found.st_size, path
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode):
+                    yield found.st_mtime_ns, found.st_size, path
+
+
+class _UnreadableError(OSError):
+    """What is to be copied cannot be read."""
 
 
 def _copy(source: Path, target: Path) -> str:
-    """Copy a file; sha256 of what was read."""
+    """Copy a file; sha256 of what was read.
+
+    Raises:
+        _UnreadableError: ``source`` cannot be read.
+        OSError: ``target`` cannot be written.
+    """
     digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while piece := reader.read(_PIECE):
+    with contextlib.ExitStack() as files:
+        try:
+            reader = files.enter_context(source.open("rb"))
+        except OSError as exc:
+            raise _UnreadableError(describe(exc)) from exc
+        writer = files.enter_context(target.open("wb"))
+        while piece := _read(reader):
             digest.update(piece)
             writer.write(piece)
     return digest.hexdigest()
+
+
+def _read(reader: BinaryIO) -> bytes:
+    try:
+        return reader.read(_PIECE)
+    except OSError as exc:
+        raise _UnreadableError(describe(exc)) from exc
+
+
+def _remove_folder(path: Path) -> None:
+    """Whoever put a folder where a file of ours belongs: it is in the way."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager

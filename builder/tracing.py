@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from builder.asking import listening
 from builder.file_memory import ABSENT, Facts, facts_of
 from builder.fingerprint import Fingerprints, kind_at
-from builder.mentions import Mentions, mentions_of
+from builder.mentions import mentions_of
 from builder.packages import distributions_of
 from builder.places import Places
 from builder.watching import Watch
@@ -195,22 +195,32 @@ def tracing(
         _active.remove(seen)
         watch.end()
         seen.end()
-    _Ending(trace, seen, places, fingerprints, began_s).take(watch, _mapped() - mapped, frozenset(baseline), folder)
+    sources = {module: file for module, file in _imported(baseline) if places.is_the_users(file)}
+    _Ending(trace, seen, sources, places, fingerprints, began_s).take(watch, _mapped() - mapped, baseline, folder)
 
 
 class _Ending:
     """From what happened to keys and fingerprints."""
 
-    def __init__(self, trace: Trace, seen: _Seen, places: Places, fingerprints: Fingerprints, began_s: float) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        seen: _Seen,
+        sources: dict[ModuleType, str],
+        places: Places,
+        fingerprints: Fingerprints,
+        began_s: float,
+    ) -> None:
         self._trace = trace
         self._seen = seen
+        self._sources = sources  # the user's modules, and their files
         self._places = places
         self._of = fingerprints
         self._began_s = began_s
         self._changed: dict[str, None] = {}
 
-    def take(self, watch: Watch, mapped: set[str], baseline: frozenset[str], folder: Path) -> None:
-        modules = _modules(baseline)
+    def take(self, watch: Watch, mapped: set[str], baseline: Collection[str], folder: Path) -> None:
+        modules = {file for _, file in _imported(baseline)}
         opened_in_c = {path for path in watch.read if path not in watch.written or not self._is_new(path)}
         loose = modules | mapped | opened_in_c | self._seen.unsure
         for path in sorted(loose | set(self._seen.read)):
@@ -279,16 +289,9 @@ class _Ending:
         except OSError:
             return False
 
-    def _sources(self) -> Iterator[tuple[ModuleType, str]]:
-        """The user's modules."""
-        for module in list(sys.modules.values()):
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str) and self._places.is_the_users(os.path.abspath(file)):  # noqa: PTH100
-                yield module, os.path.abspath(file)  # noqa: PTH100
-
     def _named_in_sources(self, folder: Path, *, complete: bool) -> Iterator[str]:
         """Files that the user's modules name: all of them where the kernel did not tell, else those it cannot see."""
-        for _, file in self._sources():
+        for file in self._sources.values():
             here = Path(file).parent
             for found in mentions_of(file).files(folder, here, here.parent, Path.cwd()):
                 path = os.path.abspath(found)  # noqa: PTH100
@@ -296,17 +299,17 @@ class _Ending:
                 if (outside or not complete) and path not in self._seen.written:
                     yield path
 
-    def _modules(self, files: set[str], baseline: frozenset[str]) -> None:
+    def _modules(self, files: set[str], baseline: Collection[str]) -> None:
         """Where modules are found, and the versions of packages."""
         tops: set[str] = set()
-        for module, file in self._sources():
-            mentions: Mentions = mentions_of(file)
+        for module, file in self._sources.items():
+            mentions = mentions_of(file)
             own = () if module.__name__.startswith(_PRIVATE) else (module.__name__.split(".")[0],)
             for name in {*mentions.imports, *own} - sys.stdlib_module_names - {"__main__"}:
                 self._keep(f"module:{name}")
             tops |= mentions.imports | set(_owners(module))
         used = {top for path in files if (top := self._places.package_of(path)) is not None}
-        for name in distributions_of((used - baseline) | tops):
+        for name in distributions_of(used.difference(baseline) | tops):
             self._keep(f"package:{name}")
 
 
@@ -318,14 +321,12 @@ def _owners(module: ModuleType) -> Iterator[str]:
             yield owner.split(".")[0]
 
 
-def _modules(baseline: frozenset[str]) -> set[str]:
-    found = set()
+def _imported(baseline: Collection[str]) -> Iterator[tuple[ModuleType, str]]:
+    """Modules that were not there before the user's code, with their files."""
     for name, module in list(sys.modules.items()):
-        if name.split(".")[0] not in baseline:
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str):
-                found.add(os.path.abspath(file))  # noqa: PTH100
-    return found
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name.split(".")[0] not in baseline:
+            yield module, os.path.abspath(file)  # noqa: PTH100
 
 
 def _mapped() -> set[str]:

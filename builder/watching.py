@@ -40,7 +40,7 @@ class Watch:
     Attributes:
         is_complete: whether every file was seen.
         read: files that this process opened.
-        written: those of them that it may have changed.
+        written: files that it may have changed.
     """
 
     def __init__(self, folder: Path, without: Collection[Path] = ()) -> None:
@@ -101,7 +101,8 @@ class Watch:
             return
         name = info[start + size :].split(b"\0")[0]
         path = f"{folder}/{os.fsdecode(name)}"
-        self.read.add(path)
+        if mask & _OPEN:  # and not only closed now, having been opened before
+            self.read.add(path)
         if mask & (_MODIFY | _CLOSE_WRITE):
             self.written.add(path)
 

@@ -104,3 +104,9 @@ def staged_tree(tmp_path):
         return staged_version(tmp_path, name=name, files=files, tree=tree)
 
     return make
+
+
+@pytest.fixture
+def staged_anywhere():
+    """``staged_anywhere(root, content, name="m", batch=8)``: the same below a folder of one's choice."""
+    return staged_version

@@ -148,9 +148,7 @@ class Repository(RuleBasedStateMachine):
         self.waiting[name] = waits
 
     @precondition(lambda self: any(self.versions.values()))
-    @rule(
-        name=st.sampled_from(NAMES), version=st.none() | st.integers(1, 6), die=st.none() | st.integers(1, SWAP_LINES)
-    )
+    @rule(name=st.sampled_from(NAMES), version=st.none() | st.integers(1, 6), die=SWAP_DIES)
     def rollback(self, name, version, die):
         before = self.served[name]
         action = lambda: rollback(self.repository, name, version)  # noqa: E731

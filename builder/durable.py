@@ -112,6 +112,7 @@ _REASONS: dict[int, tuple[str, str]] = {
         "a repository on the same filesystem as the .build folder beside it",
         "mount the folder above the repository instead of the repository itself",
     ),
+    errno.ENOTEMPTY: ("a version that is not taken: a version is never overwritten", "run build-repo again"),
     errno.ENOTDIR: ("a repository that is a folder", "move the file away, or name another repository in the spec"),
     errno.EEXIST: ("a repository that is a folder", "move the file away, or name another repository in the spec"),
 }

@@ -27,6 +27,7 @@ from builder.locks import publish_lock
 from builder.manifest import NAME as MANIFEST
 from builder.manifest import PINNED, completed
 from builder.published import CONFIG, ModelFolder, next_version, require_ours, versions_of
+from builder.served import versions_under
 
 if TYPE_CHECKING:
     from builder.config import ModelConfig
@@ -127,6 +128,8 @@ def publish(staged: Staged, repository: Path, *, sign_key: Path | None = None, a
                 _add_model(staged, model, version)
             else:
                 warnings += _add_version(staged, model, version, serve=activate)
+            if not staged.config.is_pinned:
+                warnings += _not_served(model, version)
             served = model.served()
             pending = served != version and model.pending() == version
             return Published(version, True, model.folder(version), served, pending, tuple(warnings))
@@ -215,6 +218,15 @@ def _as_it_is(model: ModelFolder, newest: int, *, serve: bool) -> Published:
     return Published(newest, False, model.folder(newest), served, waiting, tuple(warnings))
 
 
+def _not_served(model: ModelFolder, version: int) -> list[str]:
+    """A policy of the user's own may leave the new version out: said, because it was built to be served."""
+    served = versions_under(model, model.config(version) or b"")
+    if served is None or version in served:
+        return []
+    instead = ", ".join(map(str, sorted(served))) or "none"
+    return [f"version {version} is not served: the spec's version_policy serves {instead}"]
+
+
 def _complete(staged: Staged, version: int, hashes: Mapping[str, str], identity: str, sign_key: Path | None) -> None:
     """Make the staged folder the version: its configuration, its manifest, its signature; all of it on the disk."""
     from builder.config import render
@@ -266,7 +278,7 @@ def _add_version(staged: Staged, model: ModelFolder, version: int, *, serve: boo
         durable.sync(model.repository)
         durable.move(staged.folder, model.folder(version))
     except OSError:
-        if not model.folder(version).exists():
+        if staged.folder.exists():  # it did not come to the rename
             with contextlib.suppress(OSError):
                 durable.remove(model.next_config)
         raise

@@ -1,14 +1,16 @@
 """Publishing: what appears, in what order, what is left alone, and every way it can be refused."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from builder import durable
 from builder.config import ModelConfig, parse
 from builder.errors import ManifestError, PublishError
 from builder.manifest import Manifest, load
@@ -24,7 +26,9 @@ from builder.publish import (
     versions_of,
     withdraw,
 )
+from builder.repository import rollback, verify_hashes
 
+FILES = ["config.pbtxt", "golden.npz", "labels.txt", "manifest.json", "model.onnx"]
 HEADER = ("m: written by build-repo",)
 
 
@@ -99,6 +103,71 @@ def test_a_user_who_sets_version_policy_keeps_it(repository, staged):
     assert config.version_policy.latest.num_versions == 2
     assert config.output[0].label_filename == "2/labels.txt"
     assert load(repository / "m" / "2").version_policy == {"latest": {"num_versions": 2}}
+
+
+def test_a_policy_that_leaves_the_new_version_out_is_said(repository, staged):
+    policy = {"specific": {"versions": [1]}}
+    assert publish(staged(policy=policy), repository).warnings == ()
+    assert publish(staged("other", policy=policy), repository).warnings == (
+        "version 2 is not served: the spec's version_policy serves 1",
+    )
+
+
+@pytest.mark.parametrize("different", [True, False])
+def test_several_processes_publish_at_once(repository, staged, different):
+    made = [staged(f"content {number * different}") for number in range(6)]
+    children = []
+    for each in made:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                publish(each, repository)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
+    assert versions_of(repository / "m") == (list(range(1, 7)) if different else [1])
+    assert newest_content(repository, "m").served == (6 if different else 1)
+    assert verify_hashes(repository).ok
+
+
+def test_a_reader_finds_the_version_that_the_configuration_names_whole(repository, staged):
+    publish(staged("0"), repository)
+    stop, problems, seen = threading.Event(), [], set()
+
+    def read():
+        while not stop.is_set():
+            text = (repository / "m/config.pbtxt").read_text()
+            version = int(re.search(r"versions: \[(\d+)\]", text)[1])
+            seen.add(version)
+            folder = repository / "m" / str(version)
+            manifest = json.loads((folder / "manifest.json").read_text())
+            for name, entry in manifest["files"].items():
+                if hashlib.sha256((folder / name).read_bytes()).hexdigest() != entry["sha256"]:
+                    problems.append((version, name))
+            for number in versions_of(repository / "m"):
+                if sorted(path.name for path in (repository / "m" / str(number)).iterdir()) != FILES:
+                    problems.append(number)
+
+    reader = threading.Thread(target=lambda: _collect(read, problems))
+    reader.start()
+    for number in range(1, 30):
+        publish(staged(f"{number}"), repository)
+        if number % 3 == 0:
+            rollback(repository, "m")
+    stop.set()
+    reader.join()
+    assert problems == []
+    assert len(seen) > 3
+
+
+def _collect(action, problems):
+    try:
+        action()
+    except Exception as error:
+        problems.append(error)
 
 
 # -- the cheap look ---------------------------------------------------------------------------------------------------
@@ -256,182 +325,6 @@ def test_a_repository_of_the_first_schema_goes_on(repository, staged):
     with pytest.raises(PublishError, match=r"version 1 of m has no config\.pbtxt of its own") as caught:
         activate(repository, "m", 1)
     assert "build it again" in caught.value.fix
-
-
-# -- what is not ours -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "got"),
-    [
-        (lambda path: path.mkdir(), "a folder without a version"),
-        (lambda path: (path / "1").mkdir(parents=True), "1/manifest.json is missing"),
-        (
-            lambda path: [
-                (path / "1").mkdir(parents=True),
-                (path / "1/manifest.json").write_text('{"model": "other"}'),
-            ],
-            "1/manifest.json names the model 'other'",
-        ),
-        (
-            lambda path: [(path / "1").mkdir(parents=True), (path / "1/manifest.json").write_text("{")],
-            "1/manifest.json cannot be read",
-        ),
-        (lambda path: path.write_text(""), "a file"),
-        (lambda path: path.symlink_to("/nowhere"), "a link to /nowhere"),
-    ],
-)
-def test_what_is_not_ours_is_not_touched(repository, staged, make, got):
-    repository.mkdir()
-    make(repository / "m")
-    before = contents(repository)
-    with pytest.raises(PublishError, match="was not made by build-repo, and is not touched") as caught:
-        publish(staged(), repository)
-    assert got in caught.value.got
-    assert "another name in the spec" in caught.value.fix
-    assert contents(repository) == before
-
-
-def test_strange_things_inside_our_model_are_stepped_around(repository, staged):
-    publish(staged(), repository)
-    (repository / "m/7").mkdir()
-    (repository / "m/7/model.onnx").write_bytes(b"theirs")
-    (repository / "m/9").write_text("a file")
-    (repository / "m/0012").mkdir()
-    (repository / "m/notes").mkdir()
-    assert publish(staged("other"), repository).version == 10
-    assert (repository / "m/7/model.onnx").read_bytes() == b"theirs"
-    assert newest_content(repository, "m").version == 10
-
-
-# -- what the system refuses ------------------------------------------------------------------------------------------
-
-
-def test_a_repository_that_is_a_file_is_refused(repository, staged):
-    repository.write_text("")
-    with pytest.raises(PublishError, match="m cannot be published") as caught:
-        publish(staged(), repository)
-    assert caught.value.expected == "a repository that is a folder"
-
-
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (errno.EACCES, "permission to write to the repository"),
-        (errno.EROFS, "not mounted read-only"),
-        (errno.EXDEV, "on the same filesystem"),
-        (errno.EIO, "a repository that can be written"),
-    ],
-)
-@pytest.mark.parametrize("new", [True, False])
-def test_what_the_system_refuses_is_said_and_leaves_everything_as_it_was(
-    repository, staged, monkeypatch, code, expected, new
-):
-    repository.mkdir()
-    if not new:
-        publish(staged(), repository)
-    before = contents(repository)
-
-    def refuse(source, target):
-        raise OSError(code, os.strerror(code), str(target))
-
-    made = staged("other")
-    with monkeypatch.context() as patch:
-        patch.setattr(durable, "move", refuse)
-        with pytest.raises(PublishError, match="m cannot be published") as caught:
-            publish(made, repository)
-    assert expected in caught.value.expected
-    assert "what is served is as it was" in caught.value.fix
-    assert contents(repository) == before
-    assert publish(made, repository).fresh  # what was staged is still there
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_without_write_permission(repository, staged):
-    publish(staged(), repository)
-    repository.chmod(0o755)
-    (repository / "m").chmod(0o755)
-    before = contents(repository)
-    made = staged("other")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            for folder in (made.folder, *made.folder.iterdir()):
-                os.chown(folder, 65534, 65534)
-            made.folder.chmod(0o777)
-            for parent in list(repository.parents)[:4]:
-                parent.chmod(parent.stat().st_mode | 0o011)
-            os.setgid(65534)
-            os.setuid(65534)
-            publish(made, repository)
-        except PublishError as error:
-            code = 0 if "permission to write" in error.expected and "Permission denied" in error.got else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert contents(repository) == before
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A filesystem of 256 KiB, and only so many files."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=200", "tmpfs", folder], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-@pytest.mark.parametrize("new", [True, False])
-@pytest.mark.parametrize("free", [0, 4096, 8192, 12288])
-def test_a_full_disk_loses_nothing(small_disk, staged, new, free):
-    repository = small_disk / "repository"
-    repository.mkdir()
-    if not new:
-        publish(staged(on=small_disk), repository)
-    made = staged("other", on=small_disk)
-    before = contents(repository)
-    filler = small_disk / "filler"
-    _fill(filler, small_disk, free)
-    try:
-        published = publish(made, repository)
-    except PublishError as error:
-        assert "space on the disk" in error.expected
-        assert "build-repo --keep 2" in error.fix
-        assert contents(repository) == before
-    else:
-        assert published.fresh
-        assert free
-    filler.unlink()
-    made = made if made.folder.exists() else staged("other", on=small_disk)
-    assert publish(made, repository).served == (1 if new else 2)
-    assert newest_content(repository, "m") is not None
-
-
-def _fill(filler, disk, free):
-    with filler.open("wb", buffering=0) as stream:
-        while (left := os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize) > free:
-            try:
-                stream.write(b"x" * min(left - free, 65536))
-            except OSError:
-                return
-
-
-def test_who_may_read_the_repository_may_read_a_version(repository, staged):
-    repository.mkdir()
-    repository.chmod(0o755)
-    made = staged()
-    made.folder.chmod(0o700)
-    (made.folder / "model.onnx").chmod(0o600)
-    publish(made, repository)
-    assert (repository / "m").stat().st_mode & 0o777 == 0o755
-    assert (repository / "m/1").stat().st_mode & 0o777 == 0o755
-    assert (repository / "m/1/model.onnx").stat().st_mode & 0o777 == 0o644
 
 
 # -- the configuration of a version -----------------------------------------------------------------------------------

@@ -204,3 +204,11 @@ def test_who_may_read_the_repository_may_read_a_version(repository, staged):
     assert (repository / "m").stat().st_mode & 0o777 == 0o755
     assert (repository / "m/1").stat().st_mode & 0o777 == 0o755
     assert (repository / "m/1/model.onnx").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_repository_that_is_a_mount_of_its_own(small_disk, staged):
+    with pytest.raises(PublishError, match="m cannot be published") as caught:
+        publish(staged(), small_disk)
+    assert "on the same filesystem as the .build folder" in caught.value.expected
+    assert "mount the folder above the repository" in caught.value.fix
+    assert contents(small_disk) == {}

@@ -10,7 +10,7 @@ EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/eff
 	examples/existing_onnx/models.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-short test lint types unit big-test compose-test bench wheel clean
+.PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -53,6 +53,9 @@ compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian
 
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
 	$(BIN)/python benchmarks/serving.py
+
+chaos: install ## kill -9 of build-repo at 100 random moments under a polling Triton (about 15 minutes)
+	$(BIN)/python benchmarks/chaos.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
 
 wheel: install ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

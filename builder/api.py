@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builder import publish
 from builder.cache import DEFAULT_LIMIT_BYTES, Cache, Record
-from builder.fingerprint import Fingerprints
-from builder.keys import Subject
+from builder.keys import Subject, fingerprints_of
 from builder.locks import build_lock
 from builder.planning import content_of, decide
 from builder.spec import Spec, read_spec
@@ -176,6 +176,25 @@ def build_all(
     return [BuildReport(spec.repository, tuple(results[run.key] for run in runs if run.spec is spec)) for spec in specs]
 
 
+def clean(specs: Sequence[Spec]) -> dict[Path, int]:
+    """Empty the ``.build`` folders of these specs; nothing that is published is touched.
+
+    Returns:
+        How many bytes each folder held; those that were not there are left out.
+
+    Raises:
+        LockedError: a build is using one of them.
+    """
+    freed: dict[Path, int] = {}
+    for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
+        if build_dir.is_dir():
+            with build_lock(build_dir, wait=False):
+                files = [path for path in build_dir.rglob("*") if path.is_file() and not path.is_symlink()]
+                freed[build_dir] = sum(path.stat().st_size for path in files)
+                shutil.rmtree(build_dir, ignore_errors=True)
+    return freed
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """One model of one spec in this build, and the steps that have to run."""
@@ -214,26 +233,29 @@ class _Store:
 
     def __init__(self, spec: Spec, options: Options) -> None:
         self.spec = spec
+        self.sign = options.sign_key is not None
         self.cache = Cache(publish.build_dir(spec.repository), spec.repository.name, options.cache_size_bytes)
         self.cache.prepare()
-        self.now = Fingerprints(spec.folder, self.cache.files)
+        self.now = fingerprints_of(spec, self.cache.files)
 
     def look(self, name: str, *, force: bool) -> tuple[frozenset[str], ModelResult | None]:
         """The steps of a model that have to run; and its result, where it needs nothing at all."""
         started = time.perf_counter()
         subject = Subject(name, self.spec, self.spec.models[name], self.now)
-        decisions = decide(subject, self.cache.records(name), force=force)
-        todo = frozenset(decision.step for decision in decisions if decision.record is None)
+        kept = self.cache.records(name)
+        decisions = decide(subject, kept, force=force)
         wanted = content_of(decisions)
         here = publish.newest_content(self.spec.repository, name) if wanted is not None else None
-        if wanted is None or here is None or not here.same_as(wanted):
-            return todo, None
+        if wanted is None or here is None or not here.same_as(wanted) or (self.sign and not here.signed):
+            decisions = decide(subject, kept, force=force, has=self.cache.has)
+            return frozenset(decision.step for decision in decisions if decision.record is None), None
         records = {decision.step: decision.record for decision in decisions if decision.record is not None}
         for record in records.values():
             for digest in record.objects.values():
                 self.cache.touch(digest)
         seconds = time.perf_counter() - started
-        return todo, _result(name, "up to date", here.version, seconds, records, cached=tuple(records))
+        served = _served_note(name, here.version, here.served)
+        return frozenset(), _result(name, "up to date", here.version, seconds, records, tuple(records), served)
 
     def close(self) -> None:
         """Remember what was hashed, and keep to the size limit."""
@@ -313,7 +335,15 @@ def _publish(run: _Run, done: Done, options: Options, reporter: Reporter) -> Mod
     for note in published.warnings:
         reporter.warn(f"{run.name}: {note}")
     status: Status = "built" if published.fresh else "up to date"
-    return _result(run.name, status, published.version, done.seconds, records, cached=done.built.cached)
+    served = () if published.pending else _served_note(run.name, published.version, published.served)
+    return _result(run.name, status, published.version, done.seconds, records, done.built.cached, served)
+
+
+def _served_note(name: str, newest: int | None, served: int | None) -> tuple[str, ...]:
+    """Said where something else than the newest version is served."""
+    if served in (None, newest):
+        return ()
+    return (f"version {served} is served since a rollback; `build-repo --rollback {name} {newest}` serves the newest",)
 
 
 def _result(
@@ -322,8 +352,8 @@ def _result(
     version: int | None,
     seconds: float,
     records: Mapping[str, Record],
-    *,
     cached: Sequence[str],
+    more: Sequence[str],
 ) -> ModelResult:
     """The figures of a model, each from the step that measured it."""
     export, served = records["export"].data, records["serve"].data
@@ -344,5 +374,5 @@ def _result(
         accuracy=accuracy.get("value"),
         accuracy_reference=accuracy.get("reference"),
         cached=tuple(cached),
-        notes=tuple(notes),
+        notes=(*notes, *more),
     )

@@ -27,6 +27,7 @@ from builder.keys import Step, Subject, inputs_of, steps_of
 from builder.loaded import Loaded, OnnxFile
 from builder.manifest import manifest_of
 from builder.planning import find
+from builder.published import GOLDEN
 from builder.reference import OnnxRunner, Runner, reference_runner
 from builder.samples import Samples, load_samples
 from builder.tensors import Interface, parse_tensor
@@ -239,7 +240,7 @@ class Build:
 
     def to_publish(self) -> publish.Staged:
         """The verified version, ready to be moved into the repository."""
-        golden.write_golden(self.version_dir / "golden.npz", self.answers.golden)
+        golden.write_golden(self.version_dir / GOLDEN, self.answers.golden)
         for name, file in self.config.labels.items():
             (self.version_dir / name).write_bytes(file.read_bytes())
         return publish.Staged(

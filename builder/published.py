@@ -20,6 +20,7 @@ from builder.manifest import NAME, PINNED, Manifest, load, read_manifest
 from serving.errors import UsageError
 
 CONFIG = "config.pbtxt"
+GOLDEN = "golden.npz"
 # What Triton takes for a version; a name with a leading zero, or beyond its integers, it ignores.
 _VERSION = re.compile("[1-9][0-9]{0,17}")
 

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from builder.errors import ReloadError, describe
 from builder.golden import read_golden
 from builder.numerics import TOLERANCES, Difference, compare, worst
-from builder.published import ModelFolder
+from builder.published import GOLDEN, ModelFolder
 from builder.verify import Case
 from serving import Client
-
-GOLDEN = "golden.npz"
 
 
 class BadVersionError(ReloadError):

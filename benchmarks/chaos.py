@@ -86,7 +86,7 @@ class Chaos:
         self._round = itertools.count(1)
         self._seconds: dict[str, float] = {}
         self._versions: set[tuple[str, int]] = set()
-        self._done: set[tuple[str, str]] = set()  # (model, step) that a killed build finished, sources unchanged since
+        self._done: set[tuple[str, str, str]] = set()  # (spec, model, step) of killed builds, sources unchanged since
 
     # -- builds -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Chaos:
             self.violation(f"a build that was let through ended with {status}:\n" + "\n".join(lines[-30:]))
         for model in models:
             if model["status"] == "built":
-                expected = {step for name, step in self._done if name == model["model"]} - {"publish"}
+                expected = {step for of, name, step in self._done if (of, name) == (spec, model["model"])} - {"publish"}
                 self.counts.reused += len(expected)
                 if again := sorted(expected - set(model["cached"])):
                     self.violation(f"{model['model']}: {', '.join(again)} ran again, which a killed build had finished")
@@ -131,7 +131,7 @@ class Chaos:
             running.process.wait()
             self._nothing_lives_on(mark)
             lines = list(running.lines)
-        self._done |= {step for line in lines if (step := finished(line)) is not None}
+        self._done |= {(spec, *step) for line in lines if (step := finished(line)) is not None}
         self.look()
         if done:
             self._seconds[spec] = time.monotonic() - started

@@ -84,8 +84,8 @@ class Subject:
         for text in self.model.depends:
             if is_variable(text):
                 keys = [f"env:{text[1:]}"]
-            elif kind_at(self.spec.folder / text) == "folder":
-                keys = [f"file:{text}"]
+            elif kind_at(folder := self.spec.folder / text) == "folder":
+                keys = [] if self.now.is_ours(folder.resolve()) else [f"file:{text}"]
             else:
                 paths = files_of(text, self.spec.folder)
                 keys = [self.now.named("file", path) for path in paths if not self.now.is_ours(path)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from builder import publish
 from builder.cache import Cache, Record, Records, digest_of
+from builder.file_memory import ABSENT
 from builder.keys import Step as Key
 from builder.keys import Subject, fingerprints_of, inputs_of, steps_of
 from builder.releases import PINNED_RELEASE, newest_opset
@@ -196,11 +197,8 @@ def _why(step: Key, subject: Subject, records: Sequence[Record], digests: Mappin
     old = records[0]
     before = {**old.inputs, **old.reads}
     now = {**inputs, **{key: subject.now.of(key) for key in old.reads}}
-    reasons = [
-        _change(key, before.get(key), now.get(key))
-        for key in sorted({**before, **now})
-        if before.get(key) != now.get(key)
-    ]
+    changed = [key for key in sorted({**before, **now}) if before.get(key) != now.get(key)]
+    reasons = list(dict.fromkeys(_change(key, before.get(key), now.get(key)) for key in changed))
     yield from reasons[:_REASONS_SHOWN]
     if len(reasons) > _REASONS_SHOWN:
         yield f"and {len(reasons) - _REASONS_SHOWN} more"
@@ -218,13 +216,23 @@ def _change(key: str, before: str | None, now: str | None) -> str:
         return f"another machine: {before} -> {now}"
     if kind == "env":
         return f"${name} changed"
-    if kind == "folder":
-        return f"{name}/ has other entries"
-    if kind == "file":
-        if "absent" in (before, now):
-            return f"{name} {'appeared' if before == 'absent' else 'is gone'}"
-        return f"{name} {'changed' if before and now else 'is named now' if now else 'is named no more'}"
+    if kind in ("file", "there", "folder"):
+        return _change_of_a_file(kind, name, before, now)
+    if kind == "module":
+        return f"import {name} finds another file: {before} -> {now}"
+    if kind == "cwd":
+        return f"relative paths start at another folder: {before} -> {now}"
     return f"{key}: {before} -> {now}"
+
+
+def _change_of_a_file(kind: str, name: str, before: str | None, now: str | None) -> str:
+    if before == ABSENT:
+        return f"{name} appeared"
+    if now == ABSENT:
+        return f"{name} is gone"
+    if before is None or now is None:
+        return f"{name} is named {'now' if now else 'no more'}"
+    return f"{name}/ has other entries" if kind == "folder" else f"{name} changed"
 
 
 def _spec_change(name: str, before: str | None, now: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class ReloadError(TritonRepoError):
 
 
 def user_code_error(
-    kind: type[TritonRepoError], what: str, exc: BaseException, *, folder: Path, fix: str = ""
+    kind: type[TritonRepoError], what: str, exc: BaseException, *, folder: Path, fix: str = "", where: str = ""
 ) -> TritonRepoError:
     """An exception out of the user's own code, with the line of that code where it was raised.
 
@@ -85,17 +86,24 @@ def user_code_error(
         exc: the exception that came out.
         folder: the folder of the user's code; the innermost frame below it is the place that is named.
         fix: what to do about it.
+        where: the place, where it is known already.
     """
-    return kind(
-        what, where=user_line(exc, folder), got=describe(exc), fix=fix or "mend the code at the line named above"
-    )
+    if isinstance(exc, SystemExit):
+        fix = "return, or raise an exception that says what is wrong: sys.exit() would end the whole build"
+    fix = fix or "mend the code at the line named above"
+    return kind(what, where=where or user_line(exc, folder), got=describe(exc), fix=fix)
 
 
 def user_line(exc: BaseException, folder: Path) -> str:
     """``file:line, in function`` of the innermost frame below ``folder``; of the innermost of all if there is none."""
     frames = traceback.extract_tb(exc.__traceback__)
     root = str(folder.resolve())
-    own = [frame for frame in frames if str(Path(frame.filename).resolve()).startswith(root + "/")]
+    files = [str(Path(frame.filename).resolve()) for frame in frames]
+    own = [
+        frame
+        for frame, file in zip(frames, files, strict=True)
+        if file.startswith(root + "/") and "site-packages" not in file  # a virtual environment may be inside the folder
+    ]
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{exc.filename}:{exc.lineno}"
     if not frames:
@@ -106,5 +114,23 @@ def user_line(exc: BaseException, folder: Path) -> str:
 
 def describe(exc: BaseException, *, limit: int = 600) -> str:
     """``Type: message`` of an exception, cut to ``limit`` characters."""
-    text = f"{type(exc).__name__}: {exc}".strip().rstrip(":")
+    return _cut(f"{type(exc).__name__}: {exc}".strip().rstrip(":"), limit)
+
+
+def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def ort_reason(exc: BaseException) -> str:
+    """An exception of ONNX Runtime without the places of its own C++ sources, which are longer than the reason."""
+    text = str(exc)
+    while (begin := text.find("/onnxruntime_src/")) >= 0:
+        depth, end = 0, text.find("(", begin)
+        while 0 <= end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+            if depth == 0:
+                break
+        text = text[:begin] + (text[end:].removeprefix(" const") if end >= 0 else "")
+    plain = " ".join(re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text).split())
+    return _cut(f"{type(exc).__name__}: {plain}", 600)

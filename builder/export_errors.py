@@ -54,12 +54,11 @@ def _line_of_operator(operator: str, loaded: TorchModule, samples: Samples, fold
             program = torch.export.export(adapter(loaded), example).run_decompositions()
     except Exception:  # it is only asked for a hint; the error itself is already at hand
         return ""
-    for node in program.graph.nodes:
-        if str(node.target).startswith(operator):
-            line = _quoted_line(node.meta.get("stack_trace") or "", folder)
-            if line:
-                return line
-    return ""
+    last = operator.rpartition(".")[2]  # prims.bessel_j0 was aten.special_bessel_j0 in the user's code
+    lines = {str(node.target): _quoted_line(node.meta.get("stack_trace") or "", folder) for node in program.graph.nodes}
+    exact = [line for target, line in lines.items() if line and target.startswith(operator)]
+    alike = [line for target, line in lines.items() if line and last in target]
+    return next(iter(exact + alike), "")
 
 
 def _chain(exc: BaseException) -> list[BaseException]:

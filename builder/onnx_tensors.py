@@ -37,7 +37,7 @@ def load_graph(path: Path) -> Any:
     except (DecodeError, ValueError) as exc:
         raise ValueError(f"not an ONNX file, or cut short ({size} bytes): {exc}") from exc
     if not model.graph.output:
-        raise ValueError(f"an ONNX file without outputs ({size} bytes)")
+        raise ValueError(f"an ONNX file without outputs ({size} bytes)" if size else "an empty file")
     return model
 
 
@@ -73,6 +73,8 @@ def _tensor(value: Any) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ValueError(f"{value.name!r} is a {kind}, not a tensor; Triton serves tensors only")
+    if not value.type.tensor_type.HasField("shape"):
+        raise ValueError(f"{value.name!r} says nothing of its shape, not even how many dimensions it has")
     spelling = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
     if spelling not in BY_ONNX:
         raise ValueError(f"{value.name!r} holds {spelling}, which Triton has no type for")

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder import host
-from builder.errors import InterfaceError, SourceError, describe, user_code_error
+from builder.errors import InterfaceError, SourceError, ort_reason, user_code_error
 from builder.loaded import Loaded, OnnxFile, TorchModule
 from builder.tensors import BATCH, Interface, TensorSpec
+from serving.dtypes import BY_NAME
 from serving.errors import MissingDependencyError
 
 Array = NDArray[Any]
@@ -70,7 +71,7 @@ class OnnxRunner:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # onnxruntime raises classes of its own, without a common base
-            raise ValueError(describe(exc)) from exc
+            raise ValueError(ort_reason(exc)) from exc
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __enter__(self) -> OnnxRunner:
@@ -88,7 +89,7 @@ class OnnxRunner:
         try:
             values = self._session.run(None, dict(inputs))
         except Exception as exc:
-            raise ValueError(describe(exc)) from exc
+            raise ValueError(ort_reason(exc)) from exc
         return dict(zip(self._outputs, values, strict=True))
 
 
@@ -131,6 +132,7 @@ class TorchRunner:
 
     def __init__(self, loaded: TorchModule, folder: Path) -> None:
         self._interface = loaded.interface
+        self._module = loaded.module
         self._adapter = adapter(loaded)
         self._folder = folder
 
@@ -144,8 +146,13 @@ class TorchRunner:
                 values = self._adapter(*arguments)
         except InterfaceError:
             raise
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             fix = "run the module on the spec's inputs in Python first; the shapes and dtypes are those of the spec"
+            modes = self.training_modules()
+            if modes and "when training" in str(exc):
+                fix = (
+                    f"eval() did not put all of it into inference mode, or forward() undoes it: {', '.join(modes[:5])}"
+                )
             raise user_code_error(
                 SourceError,
                 f"the module raised when it was called with {_request(inputs)}",
@@ -159,28 +166,42 @@ class TorchRunner:
         check_outputs(self._interface, inputs, outputs)
         return outputs
 
+    def training_modules(self) -> list[str]:
+        """Names of the submodules that are in training mode now."""
+        return [name or "the module itself" for name, part in self._module.named_modules() if part.training]
+
 
 def _request(inputs: Mapping[str, Array]) -> str:
     return ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in inputs.items())
 
 
 def torch_arguments(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Any, ...]:
-    """The request as torch tensors in the order of the spec."""
+    """The request as torch tensors in the order of the spec; copies, since forward() may change what it is given."""
     import torch
 
-    return tuple(torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in interface.inputs)
+    return tuple(torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in interface.inputs)
 
 
 def _as_array(tensor: TensorSpec, value: Any) -> Array:
     spelling = str(value.dtype).removeprefix("torch.")
     if spelling != tensor.dtype.torch:
+        cast = f"cast in the module: x.to(torch.{tensor.dtype.torch})"
+        known = spelling in BY_NAME and BY_NAME[spelling].numpy is not None
         raise InterfaceError(
             f"output {tensor.name!r} has another dtype than the spec",
             expected=f"{tensor.name}: {tensor}",
             got=f"{spelling}{list(value.shape)}",
-            fix=f"write {spelling} in `outputs`, or cast in the module: x.to(torch.{tensor.dtype.torch})",
+            fix=f"write {spelling} in `outputs`, or {cast}" if known else f"no client can take {spelling}: {cast}",
         )
-    array: Array = value.detach().cpu().numpy()
+    try:
+        array: Array = value.detach().cpu().numpy().copy()  # a module may give its own buffer, and change it
+    except (TypeError, RuntimeError) as exc:  # sparse, quantized
+        raise InterfaceError(
+            f"output {tensor.name!r} is no plain tensor",
+            expected=f"{tensor.name}: {tensor}, strided",
+            got=f"{value.layout}{list(value.shape)}: {exc}",
+            fix="make it one in the module: x.to_dense(), x.dequantize()",
+        ) from exc
     return array
 
 

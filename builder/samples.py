@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from builder.errors import SampleError, describe
+from builder.errors import SampleError, describe, user_code_error
 from builder.spec import ModelSpec, Spec
 from builder.tensors import BATCH, Dim, Interface, TensorSpec
 from builder.usercode import call
@@ -115,14 +115,19 @@ def load_samples(spec: Spec, model: ModelSpec, interface: Interface) -> Samples:
         return random_samples(interface)
     reference = model.samples.python
     given = call(reference, model.samples.args, spec.folder, what="samples", kind=SampleError)
+    can_be_gone_through = hasattr(given, "__iter__") or hasattr(given, "__getitem__")
+    if isinstance(given, (Mapping, str)) or not can_be_gone_through:
+        raise SampleError(
+            f"samples {reference} gave no list",
+            expected="a list (or generator) of {input name: array}",
+            got=type(given).__qualname__,
+            fix="return [sample, ...], one mapping for each sample",
+        )
     try:
         rows = [row for _, row in zip(range(MAX_SAMPLES), given, strict=False)]
-    except Exception as exc:
-        raise SampleError(
-            f"samples {reference} gave nothing that can be gone through",
-            expected="a list (or generator) of {input name: array}",
-            got=describe(exc),
-        ) from exc
+    except (Exception, SystemExit) as exc:
+        what = f"samples {reference} raised while they were gone through"
+        raise user_code_error(SampleError, what, exc, folder=spec.folder) from exc
     if not rows:
         raise SampleError(
             f"samples {reference} gave no sample",
@@ -137,13 +142,27 @@ def load_samples(spec: Spec, model: ModelSpec, interface: Interface) -> Samples:
 def _checked(row: Any, index: int, reference: str, interface: Interface) -> Sample:
     where = f"{reference}, sample {index}"
     names = [tensor.name for tensor in interface.inputs]
-    if not isinstance(row, Mapping) or set(row) != set(names):
-        got = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__qualname__
-        raise SampleError("the sample has the wrong names", where=where, expected=", ".join(names), got=got)
+    if not isinstance(row, Mapping):
+        fix = f"[{{{names[0]!r}: row}} for row in rows]" if len(names) == 1 else "{input name: array}, with every input"
+        raise SampleError(
+            "the sample is no mapping",
+            where=where,
+            expected=f"{{{', '.join(f'{name!r}: array' for name in names)}}}",
+            got=type(row).__qualname__,
+            fix=fix,
+        )
+    if set(row) != set(names):
+        raise SampleError(
+            "the sample has the wrong names",
+            where=where,
+            expected=", ".join(names),
+            got=", ".join(map(str, row)) or "none",
+            fix=_name_fix([str(name) for name in row], names),
+        )
     result: Sample = {}
     sizes: dict[str, int] = {}
     for tensor in interface.inputs:
-        array = np.asarray(row[tensor.name])
+        array = _as_array(row[tensor.name], tensor, where)
         dims = _row_dims(tensor)
         problem = _misfit(array, tensor, dims, sizes)
         if problem:
@@ -160,6 +179,28 @@ def _checked(row: Any, index: int, reference: str, interface: Interface) -> Samp
     return result
 
 
+def _name_fix(given: list[str], wanted: list[str]) -> str:
+    absent = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    if absent and extra:
+        return f"call {extra[0]!r} {absent[0]!r}, here or in `inputs`"
+    return f"add {absent[0]!r}" if absent else f"leave out {extra[0]!r}: only the inputs of the spec are sent"
+
+
+def _as_array(value: Any, tensor: TensorSpec, where: str) -> Array:
+    """A value as an array; a torch tensor without its history and on the CPU."""
+    try:
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except Exception as exc:  # rows of different lengths, bfloat16, or whatever __array__ of the user's raises
+        raise SampleError(
+            f"the sample's {tensor.name!r} is no array",
+            where=where,
+            expected=f"an array of {tensor.dtype.name}",
+            got=f"{type(value).__qualname__}: {describe(exc)}",
+            fix=f"numpy.asarray(value, dtype={tensor.dtype.numpy!r}) has to work",
+        ) from exc
+
+
 def _misfit(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...], sizes: dict[str, int]) -> str:
     kind_ok = array.dtype.kind in "OSU" if tensor.dtype.numpy == "object" else array.dtype == tensor.dtype.numpy
     if not kind_ok:
@@ -169,6 +210,8 @@ def _misfit(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...], sizes: dict
     for size, dim in zip(array.shape, dims, strict=True):
         if dim.size is not None and size != dim.size:
             return f"size {size} where the spec has {dim.size}"
+        if size == 0:
+            return "it is empty"
         if dim.name is not None:
             if sizes.setdefault(dim.name, size) != size:
                 return f"{dim.name!r} is {size} here and {sizes[dim.name]} elsewhere in the sample"
@@ -176,6 +219,8 @@ def _misfit(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...], sizes: dict
                 return f"{dim.name!r} is {size}, outside {dim.low}..{dim.high}"
     if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
         return "it holds NaN or Inf"
+    if array.dtype.kind == "O" and not all(isinstance(item, (str, bytes)) for item in array.reshape(-1)):
+        return "it holds something else than text"
     return ""
 
 
@@ -184,6 +229,8 @@ def _sample_fix(array: Array, tensor: TensorSpec, dims: tuple[Dim, ...]) -> str:
         return "return single samples: a list of rows, not batches"
     if array.dtype != tensor.dtype.numpy and array.dtype.kind not in "OSU":
         return f"array.astype({tensor.dtype.numpy!r})"
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        return "leave such samples out, or put real numbers in: no answer to NaN can be compared"
     return "mend the callable, or the shape in the spec"
 
 

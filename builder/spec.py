@@ -166,6 +166,12 @@ class ModelSpec(Part):
         declared = self.declared
         given = "max" in self.batch.model_fields_set
         found = contradictions(declared, max_batch=self.batch.max, batch_given=given)
+        if self.source.onnx is None:
+            sides = (("inputs", declared.inputs), ("outputs", declared.outputs))
+            for side, name in [(side, t.name) for side, tensors in sides for t in tensors if t.dtype.torch is None]:
+                what = f"{name!r} is text, and torch has no tensors of text"
+                fix = "turn text into numbers before the model; only an `onnx` source can take it"
+                found.append(Finding(what, fix=fix, path=(side, name)))
         if self.warmup is None or not declared.outputs:
             return found
         limit = self.batch.max if declared.batches and self.batch.max else 1

@@ -189,7 +189,7 @@ def contradictions(inputs: Interface, *, max_batch: int, batch_given: bool) -> l
     for role, tensor in roles:
         found += [
             Finding(what, expected, fix=fix, path=(role, tensor.name))
-            for what, expected, fix in _tensor_troubles(tensor, batching)
+            for what, expected, fix in troubles_of(tensor, batching)
         ]
         if role == "outputs" and tensor.name in given:
             what = f"{tensor.name!r} is an input and an output"
@@ -204,8 +204,8 @@ def contradictions(inputs: Interface, *, max_batch: int, batch_given: bool) -> l
     return found + _range_conflicts(roles)
 
 
-def _tensor_troubles(tensor: TensorSpec, batching: bool) -> list[tuple[str, str, str]]:
-    """``(what, expected, fix)`` of what is wrong with one tensor on its own."""
+def troubles_of(tensor: TensorSpec, batching: bool) -> list[tuple[str, str, str]]:
+    """``(what, expected, fix)`` of what is wrong with one tensor on its own, where the server batches or does not."""
     troubles = []
     if tensor.dtype.numpy is None:
         fix = "take float32 at the border and cast inside the module"

@@ -2,6 +2,7 @@
 
 Files are loaded under private names with the spec's folder on ``sys.path``, so that ``from data import samples`` finds
 the sibling; what was imported from that folder is forgotten afterwards, because the next spec has a ``data.py`` too.
+Names that torch and we need are not taken from there: see :mod:`builder.shadowing`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from builder.errors import SourceError, user_code_error
+from builder.shadowing import OURS, Guard, taken_name
 from serving.errors import TritonRepoError
 
 
@@ -25,10 +28,14 @@ def user_code(folder: Path) -> Iterator[None]:
     """Let the user's files import their siblings while the block runs; afterwards forget those modules."""
     entry = str(folder)
     before = set(sys.modules)
+    guard = Guard(folder)
     sys.path.insert(0, entry)
+    sys.meta_path.insert(0, guard)
     try:
         yield
     finally:
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(guard)
         with contextlib.suppress(ValueError):
             sys.path.remove(entry)
         for name in set(sys.modules) - before:
@@ -54,11 +61,8 @@ def resolve(reference: str, folder: Path, *, kind: type[TritonRepoError] = Sourc
             module = _from_file((folder / module_text).resolve())
         else:
             module = importlib.import_module(module_text)
-    except ModuleNotFoundError as exc:
-        what = f"{module_text} needs the package {exc.name}, which is not installed"
-        raise user_code_error(kind, what, exc, folder=folder, fix=f"pip install {exc.name}") from exc
-    except Exception as exc:
-        raise user_code_error(kind, f"importing {module_text} raised", exc, folder=folder) from exc
+    except (Exception, SystemExit) as exc:
+        raise _import_error(kind, module_text, exc, folder) from exc
     found = getattr(module, name, None)
     if not callable(found):
         functions = sorted(
@@ -74,6 +78,23 @@ def resolve(reference: str, folder: Path, *, kind: type[TritonRepoError] = Sourc
             fix="name one of them, or write it",
         )
     return found  # type: ignore[no-any-return]
+
+
+def _import_error(
+    kind: type[TritonRepoError], module_text: str, exc: Exception | SystemExit, folder: Path
+) -> TritonRepoError:
+    what, fix, where = f"importing {module_text} raised", "", ""
+    taken = taken_name(str(exc), folder) if isinstance(exc, (ImportError, AttributeError)) else ""
+    if taken:
+        what = f"{module_text} cannot import the {taken!r} of its own folder: the name is taken"
+        owner = "triton-repo has" if taken in OURS else "torch and its kin have"
+        fix = f"rename {folder / taken}: {owner} a package of that name, which is imported instead"
+    elif isinstance(exc, ModuleNotFoundError):
+        what = f"{module_text} needs the package {exc.name}, which is not installed"
+        fix = f"pip install {exc.name}"
+    elif isinstance(exc, SyntaxError) and not exc.filename:
+        where = str(folder / module_text)
+    return user_code_error(kind, what, exc, folder=folder, fix=fix, where=where)
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -108,7 +129,40 @@ def call(
         kind: it cannot be found, or raised.
     """
     function = resolve(reference, folder, kind=kind)
+    check_arguments(function, args, reference, kind)
     try:
         return function(**args)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise user_code_error(kind, f"{what} {reference} raised", exc, folder=folder) from exc
+
+
+def check_arguments(
+    function: Callable[..., Any], args: dict[str, Any], reference: str, kind: type[TritonRepoError], *first: str
+) -> None:
+    """Whether a callable takes what it is about to be called with.
+
+    Args:
+        function: the callable.
+        args: keyword arguments.
+        reference: how the spec names it.
+        kind: class of the error to raise.
+        first: names of what it is given by position before them.
+
+    Raises:
+        kind: it does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: only a call can tell
+        return
+    try:
+        signature.bind(*first, **args)
+    except TypeError as exc:
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        raise kind(
+            f"{reference} does not take what it is called with",
+            where=f"{code.co_filename}:{code.co_firstlineno}" if code else reference,
+            expected=f"({', '.join([*first, *(f'{name}=...' for name in args)])})",
+            got=f"{signature}: {exc}",
+            fix="give its arguments in `args`, or defaults to those that are missing",
+        ) from exc

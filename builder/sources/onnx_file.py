@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from builder.errors import InterfaceError, SourceError, describe
 from builder.external_data import external_files
 from builder.loaded import OnnxFile
 from builder.onnx_tensors import interface_of_onnx
+from builder.sources.looks import looks_like
 from builder.spec import ModelSpec, Spec
-from builder.tensors import Dim, Interface, TensorSpec
+from builder.tensors import Dim, Interface, TensorSpec, troubles_of
 from builder.tracing import note_read
 from builder.usercode import call
 
@@ -17,15 +19,14 @@ from builder.usercode import call
 def from_onnx(spec: Spec, model: ModelSpec) -> OnnxFile:
     """``{onnx: file.onnx}`` or ``{onnx: {python: "data.py:path"}}``."""
     path = _path(spec, model)
-    found = _read(path)
+    found = _read(path, model)
     declared = model.declared
-    return OnnxFile(
-        path,
-        Interface(
-            _held_against(path, "input", found.inputs, declared.inputs),
-            _held_against(path, "output", found.outputs, declared.outputs),
-        ),
+    interface = Interface(
+        _held_against(path, "input", found.inputs, declared.inputs),
+        _held_against(path, "output", found.outputs, declared.outputs),
     )
+    _check_servable(interface, model, path)
+    return OnnxFile(path, interface)
 
 
 def _path(spec: Spec, model: ModelSpec) -> Path:
@@ -35,27 +36,60 @@ def _path(spec: Spec, model: ModelSpec) -> Path:
         return spec.folder / text
     result = call(references[0], {}, spec.folder, what="source")
     if not isinstance(result, (str, Path)) or not Path(result).is_file():
-        raise SourceError(
-            f"{text} returned no file", expected="the path of an .onnx file", got=repr(result), fix="return its path"
-        )
+        got = f"{result!r}, which is not there" if isinstance(result, (str, Path)) else repr(result)
+        fix = "return its whole path: Path(__file__).with_name('model.onnx')"
+        raise SourceError(f"{text} returned no file", expected="the path of an .onnx file", got=got, fix=fix)
     return Path(result)
 
 
-def _read(path: Path) -> Interface:
+def _read(path: Path, model: ModelSpec) -> Interface:
     try:
-        for location in external_files(path):  # before anything opens them: a location may lead anywhere
+        data = external_files(path)
+        for location in data:  # before anything opens them: a location may lead anywhere
             note_read(path.parent / location)
+        _check_names(data, model, path)
         return interface_of_onnx(path)
     except OSError as exc:
         raise SourceError("the file cannot be read", where=str(path), got=describe(exc)) from exc
     except ValueError as exc:
+        looks, fix = looks_like(path)
         raise SourceError(
             "this is no usable ONNX model",
             where=str(path),
             expected="an ONNX file",
-            got=describe(exc),
-            fix="python -c 'import onnx; onnx.checker.check_model(\"FILE\")' says more",
+            got=f"{exc}\n{looks}" if fix else str(exc),
+            fix=fix or f"python -c 'import onnx; onnx.checker.check_model(\"{path}\")' says more",
         ) from exc
+
+
+def _check_names(data: Mapping[str, int], model: ModelSpec, path: Path) -> None:
+    """Labels and external data are copied into one folder."""
+    labels = {Path(file).name: file for file in model.labels.values()}
+    for location in data:
+        if location in labels:
+            raise SourceError(
+                f"the label file {labels[location]} and the weights of the ONNX file are both copied as {location}",
+                where=str(path),
+                expected="files of different names",
+                fix="give the label file another name",
+            )
+
+
+def _check_servable(interface: Interface, model: ModelSpec, path: Path) -> None:
+    """What Triton would refuse, or no client could send."""
+    batching = interface.batches and model.batch.max > 0
+    troubles = [trouble for tensor in interface.inputs + interface.outputs for trouble in troubles_of(tensor, batching)]
+    if not interface.inputs:
+        fix = "make the constant an input, or leave the model out: its answer never changes"
+        troubles.append(("the ONNX file has no inputs", "at least one: Triton refuses a model without", fix))
+    if troubles:
+        what, expected, fix = troubles[0]
+        raise InterfaceError(what, where=str(path), expected=expected, got=_listed(interface), fix=fix)
+
+
+def _listed(interface: Interface) -> str:
+    sides = (("inputs", interface.inputs), ("outputs", interface.outputs))
+    return "\n".join(f"{side}: {', '.join(f'{t.name}: {t}' for t in tensors) or 'none'}" for side, tensors in sides)
 
 
 def _held_against(

@@ -13,7 +13,7 @@ from builder.errors import AccuracyError, describe, user_code_error
 from builder.numerics import Array
 from builder.reference import Runner
 from builder.spec import ModelSpec, Spec
-from builder.usercode import resolve
+from builder.usercode import check_arguments, resolve
 from serving.errors import TritonRepoError
 
 
@@ -70,18 +70,22 @@ def measure(spec: Spec, model: ModelSpec, runner: Runner) -> float:
     def predict(inputs: Mapping[str, Any]) -> dict[str, Array]:
         return runner({name: np.asarray(array) for name, array in inputs.items()})
 
+    check_arguments(function, model.evaluate.args, reference, AccuracyError, "predict")
     try:
         value = function(predict, **model.evaluate.args)
     except TritonRepoError:
         raise
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise user_code_error(AccuracyError, f"evaluate {reference} raised", exc, folder=spec.folder) from exc
     try:
         number = float(value)
     except (TypeError, ValueError) as exc:
         raise AccuracyError(
-            f"evaluate {reference} gave no number", expected="a float, higher is better", got=describe(exc)
+            f"evaluate {reference} gave no number",
+            expected="a float, higher is better",
+            got=describe(exc),
+            fix="end it with `return value`" if value is None else "return float(value)",
         ) from exc
-    if math.isnan(number):
-        raise AccuracyError(f"evaluate {reference} gave NaN", expected="a float, higher is better", got="nan")
+    if not math.isfinite(number):
+        raise AccuracyError(f"evaluate {reference} gave {number}", expected="a finite number, higher is better")
     return number

@@ -13,6 +13,7 @@ from builder.numerics import Array
 from builder.reference import Runner
 from builder.samples import Samples
 from builder.tensors import Interface
+from builder.verify.steady import check_steady
 
 _MAX_CASE_BYTES = 256 * 1024 * 1024
 
@@ -44,8 +45,9 @@ def cases_of(samples: Samples, interface: Interface, max_batch: int, reference: 
         reference: the original module.
 
     Raises:
-        SourceError: the reference itself answers with NaN or Inf.
+        SourceError: the reference itself answers with NaN or Inf, differently each time, or not each sample by itself.
     """
+    check_steady(samples, interface, max_batch, reference)
     cases: list[Case] = []
     asked: set[tuple[tuple[int, ...], ...]] = set()
     for sizes in _size_sets(samples, interface):

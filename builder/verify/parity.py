@@ -82,7 +82,7 @@ def require(
         tolerance = TOLERANCES[precision]
         raise ParityError(
             f"{what}: output {bad.output!r} is not what PyTorch answers ({case.name})",
-            where=where,
+            where=f"{where}, asked with {shapes(case.inputs)}".lstrip(", "),
             expected=f"within {tolerance.relative:g} of the value + {tolerance.absolute:g} of the output's scale "
             f"({precision}: {tolerance.reason})",
             got=f"{bad.problem}; max abs {bad.max_abs:.3g}, max rel {bad.max_rel:.3g}, cosine {bad.cosine:.6f}",

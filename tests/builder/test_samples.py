@@ -36,7 +36,7 @@ def test_random_samples_are_the_same_every_time_and_fit():
     ("body", "message"),
     [
         ("return []", "gave no sample"),
-        ("return None", "nothing that can be gone through"),
+        ("return None", "gave no list"),
         ("raise OSError('no disk')", "raised"),
         ("return [{'y': 1}]", "wrong names"),
         ("return [{'x': np.zeros(8)}]", r"astype\('float32'\)"),

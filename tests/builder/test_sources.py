@@ -144,7 +144,11 @@ def test_a_truncated_onnx_is_refused(stages, relu):
         ({"python": "modules.py:raises"}, "source modules.py:raises raised", "KeyError: 'weights.pt'"),
         ({"python": "modules.py:not_a_module"}, "returned no torch.nn.Module", "builtins.dict"),
         ({"python": "modules.py:nothing"}, "has no callable 'nothing'", "make"),
-        ({"python": "modules.py:make", "args": {"nam": "Halves"}}, "raised", "TypeError"),
+        (
+            {"python": "modules.py:make", "args": {"nam": "Halves"}},
+            "does not take what it is called with",
+            "(name, seed=0)",
+        ),
         ({"python": "no_such_package.models:make"}, "needs the package no_such_package", "ModuleNotFoundError"),
         ({"exported": "modules.py"}, "is no torch.export program", "torch.export.save"),
         ({"huggingface": "."}, "cannot be loaded from this folder", "config.json"),

@@ -26,6 +26,7 @@ from builder.config import ModelConfig, decide, render
 from builder.keys import Step, Subject, inputs_of, steps_of
 from builder.loaded import Loaded, OnnxFile
 from builder.manifest import manifest_of
+from builder.packages import installed
 from builder.planning import find
 from builder.published import GOLDEN
 from builder.reference import OnnxRunner, Runner, reference_runner
@@ -90,6 +91,7 @@ class Build:
         self.cached: list[str] = []
         self._baseline = baseline
         self._force = force
+        installed()  # before the user's folder is on sys.path: it may hold metadata of its own
         self._loaded: Loaded | None = None
         self._runner: Runner | None = None
         self._samples: Samples | None = None
@@ -292,6 +294,7 @@ def _baseline(build: Build) -> Result:
 def _export(build: Build) -> Result:
     build.version_dir.mkdir(parents=True, exist_ok=True)
     to, subject = build.version_dir / "model.onnx", build.subject
+    build._runner = None  # it was asked all there is to ask; of an ONNX file it holds a second copy
     if isinstance(build.loaded, OnnxFile):
         made = export.onnx_from_file(build.loaded, build.samples, to=to)
     else:

@@ -92,9 +92,11 @@ def main(control_fd: int, preload: list[str], commander: int) -> None:
         with contextlib.suppress(ImportError):  # the stage that needs it says what is missing
             __import__(name)
     __import__("builder.pipeline")
+    from builder.packages import distributions_of
 
     if "torch.onnx" in preload:
         _warm_up()
+    distributions_of(("builder",))  # reads all of site-packages, once
     baseline = frozenset(name.split(".")[0] for name in sys.modules)
     gc.collect()
     gc.freeze()  # the children share what is there now

@@ -267,6 +267,7 @@ class Chaos:
             "versions_served": len(asker.answers) if asker else 0,
             "wrong": len(wrong),
             "failed": len(failed),
+            "labels_refused_by_triton": asker.labels_refused if asker else 0,
             "longest_afterlife_s": round(counts.gone_s, 2),
             "violations": [*counts.violations, *wrong[:10], *failed[:10]],
         }

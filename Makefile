@@ -51,6 +51,9 @@ big-test: install ## a model above 2 GB (about 4 minutes, 8 GB of disk, 7 GB of 
 compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)
 	bash tests/compose/run.sh
 
+update-bench: install ## updates under load, explicit and polling (about 6 minutes)
+	$(BIN)/python benchmarks/update_under_load.py
+
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
 	$(BIN)/python benchmarks/serving.py
 

@@ -98,6 +98,7 @@ def reload_on(
         previous: the ``config.pbtxt`` to come back to if it fails; the one in place by default.
     """
     cases, precision = golden_of(model, version)
+    _require_own_config(model, version)
     with _explained(server, model, version), _Undo(server, model, version, previous) as undo:
         _remove_stale(server, model.repository, reporter)
         before = server.versions(model.name)
@@ -154,6 +155,16 @@ def _load_candidate(server: LiveServer, model: ModelFolder, name: str) -> float:
             got=f"the server does not list it, and says: {exc.got}",
             fix="give --reload the server that serves this repository, or let it serve this one",
         ) from exc
+
+
+def _require_own_config(model: ModelFolder, version: int) -> None:
+    if model.config(version) is None:
+        raise ReloadError(
+            f"version {version} of {model.name} has no {CONFIG} of its own",
+            where=str(model.folder(version)),
+            expected=f"a version that this release of build-repo published, with its {CONFIG}",
+            fix="build it again: it becomes a new version; nothing was changed",
+        )
 
 
 def _require_served(server: LiveServer, model: ModelFolder, version: int) -> None:

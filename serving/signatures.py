@@ -158,12 +158,15 @@ def _check_place(version_dir: Path) -> None:
         ) from exc
     place = (version_dir.absolute().parent.name, version_dir.name)
     if signed != place:
+        left = place[0] == f"{signed[0]}.candidate"
         raise SignatureError(
             "the signature was made for another place",
             where=str(version_dir),
             expected=f"version {signed[1]} of {signed[0]}, as its signed {MANIFEST} says",
             got=f"version {place[1]} of {place[0]}",
-            fix="put the folder back where it came from",
+            fix="remove the model's folder: a build-repo --reload that was killed left it"
+            if left
+            else "put the folder back where it came from",
         )
 
 

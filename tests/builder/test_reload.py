@@ -298,6 +298,12 @@ def test_a_precision_without_a_tolerance(tmp_path):
         golden_of(ModelFolder(tmp_path / "repository", "m"), 1)
 
 
+def test_a_version_of_an_earlier_release(live, repository):
+    (repository / "m/1/config.pbtxt").unlink()
+    with pytest.raises(ReloadError, match=r"version 1 of m has no config.pbtxt of its own\n(?s:.*)build it again"):
+        reload(grpc(live), repository, "m", 1)
+
+
 # -- a server that is at fault ----------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,12 @@ def test_a_signed_version_in_another_place(repository: Path, keys: Keys, to: str
         verify_version(repository / to, keys.public)
 
 
+def test_what_a_killed_reload_left(repository: Path, keys: Keys) -> None:
+    (repository / "a").rename(repository / "a.candidate")
+    with pytest.raises(SignaturesError, match=r"made for another place\n(?s:.*)a build-repo --reload that was killed"):
+        verify_repository(repository, keys.public)
+
+
 def test_a_signed_folder_without_a_manifest(tmp_path: Path, keys: Keys) -> None:
     version = write_version(tmp_path / "m", 1)
     (version / "manifest.json").unlink()

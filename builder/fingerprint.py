@@ -116,7 +116,7 @@ class Fingerprints:
         return "python" if path.startswith(f"{sysconfig.get_paths()['stdlib']}/") else path
 
     def _package(self, name: str) -> str:
-        return version_of(name)
+        return version_of(name, without=self._folder)
 
     def _environment(self, name: str) -> str:
         value = self._environ.get(name)

@@ -19,16 +19,21 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@lru_cache(maxsize=1)
-def installed() -> dict[str, str]:
+@lru_cache(maxsize=32)
+def installed(without: Path | None = None) -> dict[str, str]:
     """Version of every installed distribution by normalised name; found once per process.
 
     One that was installed from a folder or an archive of the user's, and so may change under the same version, has the
     hash of its list of files added. To be asked before the user's code can put folders on ``sys.path``.
+
+    Args:
+        without: a folder that does not count: that of a spec is on the path or not, depending on how we are started.
     """
     found: dict[str, str] = {}
-    for entry in sys.path:
-        for folder, version in _distributions(Path(entry or ".")):
+    for entry in map(Path, sys.path):
+        if entry == without:
+            continue
+        for folder, version in _distributions(entry):
             name = normal(folder.name.rpartition(".")[0].split("-")[0])
             if name not in found:
                 found[name] = version + _local(folder)
@@ -54,12 +59,12 @@ def _local(folder: Path) -> str:
     return ""
 
 
-def version_of(name: str) -> str:
-    """Installed version of a distribution, ``absent`` where there is none.
+def version_of(name: str, *, without: Path | None = None) -> str:
+    """Installed version of a distribution, ``absent`` where there is none; see :func:`installed`.
 
     ONNX Runtime comes under several names (``onnxruntime-gpu``): all that are here count.
     """
-    here = installed()
+    here = installed(without)
     if name != "onnxruntime":
         return here.get(normal(name), "absent")
     found = [other for other in sorted(here) if other == name or other.startswith(f"{name}-")]

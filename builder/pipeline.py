@@ -6,6 +6,7 @@ from there when a later stage wants it. A stage fails by raising; ``api.py`` dec
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import sys
@@ -31,6 +32,7 @@ from builder.planning import find
 from builder.published import GOLDEN
 from builder.reference import OnnxRunner, Runner, reference_runner
 from builder.samples import Samples, load_samples
+from builder.spec import ModelSpec
 from builder.tensors import Interface, parse_tensor
 from builder.tracing import Trace, tracing
 from builder.variants import VARIANTS
@@ -109,7 +111,7 @@ class Build:
     def loaded(self) -> Loaded:
         """The module, or the ONNX file."""
         if self._loaded is None:
-            _seed()
+            _seed(self.subject.model)
             self._loaded = sources.load(self.subject.spec, self.subject.model)
         return self._loaded
 
@@ -126,7 +128,7 @@ class Build:
         if self._samples is None:
             declared = self.subject.model.declared
             interface = declared if declared.inputs else self.loaded.interface
-            _seed()
+            _seed(self.subject.model)
             self._samples = load_samples(self.subject.spec, self.subject.model, interface)
         return self._samples
 
@@ -254,10 +256,13 @@ class Build:
         )
 
 
-def _seed() -> None:
+def _seed(model: ModelSpec) -> None:
     """Let code that draws lots without a seed of its own give the same every time: kept results must fit new ones."""
     random.seed(0)
     np.random.seed(0)
+    if model.source.kind != "onnx":
+        with contextlib.suppress(ImportError):  # the loader says so
+            __import__("torch")  # it seeds itself by chance when it is imported
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
@@ -287,7 +292,7 @@ def _reference(build: Build) -> Result:
 
 
 def _baseline(build: Build) -> Result:
-    _seed()
+    _seed(build.subject.model)
     return Result({"value": measure(build.subject.spec, build.subject.model, build.runner)})
 
 
@@ -359,7 +364,7 @@ def _parity(build: Build) -> Result:
 def _accuracy(build: Build) -> Result:
     runner = OnnxRunner(build.artifact.path)
     reference = float(build.kept["baseline"].data["value"])
-    _seed()  # a metric that draws lots draws the same as in `baseline`
+    _seed(build.subject.model)  # a metric that draws lots draws the same as in `baseline`
     return Result(measure_accuracy(build.subject.spec, build.subject.model, reference, runner).as_dict())
 
 

@@ -272,6 +272,14 @@ def test_versions_are_read_from_the_names_of_folders(site):
     assert version_of("not-there") == "absent"
 
 
+def test_what_lies_in_the_specs_own_folder_is_no_installed_package(site, tmp_path):
+    """It is on the path when build-repo is started there by ``python -m``, and not when by its own name."""
+    site("mine-1.0.egg-info")
+    assert version_of("mine") == "1.0"
+    assert Fingerprints(tmp_path / "site").of("package:mine") == ABSENT
+    assert Fingerprints(tmp_path).of("package:mine") == "1.0"
+
+
 def test_the_first_of_two_versions_on_the_path_counts(site):
     site("numpy-0.0.1.dist-info")
     assert version_of("numpy") == "0.0.1"

@@ -605,7 +605,7 @@ def test_every_tool_that_is_keyed_is_in_the_table(project):
 def test_a_tool_changes(project, monkeypatch, tool):
     before = dict(packages.installed())
     records = {model: project.records(project.subject(model)) for model in ("torch", "existing")}
-    monkeypatch.setattr(packages, "installed", lambda: before | {tool: "99"})
+    monkeypatch.setattr(packages, "installed", lambda without=None: before | {tool: "99"})
     change = f"{tool} {before[tool]} -> 99"
     check(project.subject("torch"), records["torch"], TOOLS[tool][0], change)
     steps = TOOLS[tool][1]  # an existing ONNX file: the samples are made for the tensors of the source
@@ -615,7 +615,7 @@ def test_a_tool_changes(project, monkeypatch, tool):
 def test_a_tool_that_only_one_kind_of_source_uses_changes(project, monkeypatch):
     before = dict(packages.installed())
     records = {model: project.records(project.subject(model)) for model in MODELS}
-    monkeypatch.setattr(packages, "installed", lambda: before | {"transformers": "99"})
+    monkeypatch.setattr(packages, "installed", lambda without=None: before | {"transformers": "99"})
     check(project.subject("hub"), records["hub"], "source", f"transformers {before['transformers']} -> 99")
     check(project.subject("torch"), records["torch"], "")
 
@@ -623,7 +623,7 @@ def test_a_tool_that_only_one_kind_of_source_uses_changes(project, monkeypatch):
 def test_a_tool_is_taken_away(project, monkeypatch):
     before = dict(packages.installed())
     records = project.records(project.subject())
-    monkeypatch.setattr(packages, "installed", lambda: {k: v for k, v in before.items() if k != "jinja2"})
+    monkeypatch.setattr(packages, "installed", lambda without=None: {k: v for k, v in before.items() if k != "jinja2"})
     check(project.subject(), records, "config", f"jinja2 {before['jinja2']} -> absent")
 
 
@@ -706,7 +706,7 @@ def test_our_own_code_counts_where_it_can_change_a_result(tmp_path, monkeypatch,
 def test_many_reasons_are_cut_short(project, monkeypatch):
     before = dict(packages.installed())
     records = project.records(project.subject())
-    monkeypatch.setattr(packages, "installed", lambda: before | dict.fromkeys(TOOLS, "99"))
+    monkeypatch.setattr(packages, "installed", lambda without=None: before | dict.fromkeys(TOOLS, "99"))
     monkeypatch.setattr(keys, "own_version", lambda: "0.2.0")
     monkeypatch.setattr("builder.keys.platform.python_version", lambda: "3.99")
     export = next(decision for decision in decide(project.subject(), records) if decision.step == "source")

@@ -4,10 +4,11 @@
     python benchmarks/chaos.py --kills 8        # a look
     python benchmarks/chaos.py --seed 7 --keep  # the same moments again as far as a machine allows; the folder is kept
 
-Half of the moments are drawn over the whole of a build, the others where it publishes: as soon as one of its traces is
-seen on the disk. Only the main process is killed; whatever it started has to end by itself. After every kill the
-repository must be whole, no version may be missing, and nothing may be left running. In between builds are let through,
-which must succeed with what the killed ones had left in the cache, and be served. Exit status 1 if any of it is not so.
+A third of the moments is drawn over the whole of a build, a third over what comes after its imports, and a third where
+it publishes: as soon as one of the traces of that is seen on the disk, or a little later. Only the main process is
+killed; whatever it started has to end by itself. After every kill the repository must be whole, no version may be
+missing, and nothing may be left running. In between builds are let through, which must succeed with what the killed
+ones had left in the cache, and be served. Exit status 1 if any of it is not so.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ if sys.path[0] == str(HERE):
 
 from benchmarks.chaos_client import Asker  # noqa: E402
 from benchmarks.chaos_models import FRESH, Models  # noqa: E402
-from benchmarks.chaos_traces import TRACES, Traces, finished  # noqa: E402
+from benchmarks.chaos_moments import Moments  # noqa: E402
+from benchmarks.chaos_traces import Traces, finished  # noqa: E402
 from builder.integrity import verify_hashes  # noqa: E402
 from builder.published import models_of  # noqa: E402
 from serving.server import Server  # noqa: E402
@@ -83,8 +83,8 @@ class Chaos:
         self.specs = ("onnx.yaml", "torch.yaml") if with_torch else ("onnx.yaml",)
         self.names = tuple(name for spec in self.specs for name in self.models.names(spec))
         self.random = random.Random(seed)
+        self.moments = Moments(self.models, self.traces, self.random)
         self._round = itertools.count(1)
-        self._seconds: dict[str, float] = {}
         self._versions: set[tuple[str, int]] = set()
         self._done: set[tuple[str, str, str]] = set()  # (spec, model, step) of killed builds, sources unchanged since
 
@@ -101,7 +101,7 @@ class Chaos:
         with Running(self.models.folder / spec, "--jobs", "2", "--format", "json", mark=Mark()) as running:
             status, _ = running.wait(BUILD_S)
             lines = running.lines
-        self._seconds[spec] = time.monotonic() - started
+        self.moments.seconds[spec] = time.monotonic() - started
         self.counts.completed += 1
         said: dict[str, Any] = next((json.loads(line) for line in lines if line.startswith("{")), {})
         models = said.get("models", [])
@@ -117,12 +117,12 @@ class Chaos:
             self.violation(f"left in staging after a build that was let through: {left}")
         self.look()
 
-    def kill(self, spec: str, *, publishing: bool) -> str | None:
+    def kill(self, spec: str, number: int) -> str | None:
         """Begin a build and kill its main process at a random moment; where it was, None if it was done before."""
         mark, started = Mark(), time.monotonic()
         before = {name: self.traces.of(name) for name in self.models.names(spec)}
         with Running(self.models.folder / spec, "--jobs", "2", mark=mark) as running:
-            moment = self._trace(running, spec, before) if publishing else self._some_time(spec)
+            moment = self.moments.of_kind(number)(running, spec)
             while running.process.poll() is None and not moment():
                 pass
             alive = mark.processes().values()
@@ -134,40 +134,11 @@ class Chaos:
         self._done |= {(spec, *step) for line in lines if (step := finished(line)) is not None}
         self.look()
         if done:
-            self._seconds[spec] = time.monotonic() - started
+            self.moments.seconds[spec] = time.monotonic() - started
             return None
         where = self.traces.where(spec, before, lines, set(alive))
         self.counts.kills[where] += 1
         return where
-
-    def _some_time(self, spec: str) -> Callable[[], bool]:
-        """A moment anywhere in a build."""
-        at = time.monotonic() + self.random.uniform(0, self._seconds[spec])
-
-        def has_come() -> bool:
-            left = at - time.monotonic()
-            if left > 0:
-                time.sleep(min(left, 0.01))
-            return left <= 0
-
-        return has_come
-
-    def _trace(self, running: Running, spec: str, before: dict[str, Any]) -> Callable[[], bool]:
-        """The moment at which a trace of publishing a model is seen, or up to some milliseconds later."""
-        name = self.random.choice(self.models.names(spec))
-        trace = self.random.choice(TRACES)
-        delay = self.random.choice([0.0, 0.0, self.random.uniform(0, 0.005)])
-
-        def has_come() -> bool:
-            if not running.said(f"{name}: serve  done"):
-                time.sleep(0.001)
-                return False
-            if not any(each.startswith(trace) for each in self.traces.of(name) - before[name]):
-                return False
-            time.sleep(delay)
-            return True
-
-        return has_come
 
     # -- what is on the disk ------------------------------------------------------------------------------------------
 
@@ -211,7 +182,7 @@ class Chaos:
             self.complete(spec)
         if self.counts.violations:
             return self._result(None)
-        self._seconds["fresh.yaml"] = self._seconds["onnx.yaml"]
+        self.moments.seconds["fresh.yaml"] = self.moments.seconds["onnx.yaml"]
         log = self.models.folder / "server.log"
         with (
             Server(self.models.repository, model_control_mode="poll", poll_interval_s=1, log_path=log) as server,
@@ -237,7 +208,7 @@ class Chaos:
             spec = "torch.yaml"
         if spec == "fresh.yaml":
             self.models.forget_fresh()
-        while (where := self.kill(spec, publishing=number % 2 == 0)) is None:
+        while (where := self.kill(spec, number)) is None:
             self.change()  # it was done before its moment came
         print(f"kill {number} of {kills}: {spec.removesuffix('.yaml')}, {where}", file=sys.stderr, flush=True)
 
@@ -301,5 +272,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONUNBUFFERED"] = "1"
+    sys.setswitchinterval(0.0005)  # who watches the disk must not wait long for who asks the server
     sys.exit(main())

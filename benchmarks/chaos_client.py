@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.chaos_models import Models, Right, X
 from serving.server import Server
 
-_PAUSE_S = 0.03
+_PAUSE_S = 0.05
 _LABEL_EVERY = 4
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.chaos_models import Models
 from builder.published import ModelFolder
 
 STEPS = ("source", "samples", "reference", "export", "config", "contract", "parity", "serve", "publish")
 TRACES = ("staged whole", "next config ready", "version", "config.pbtxt")
-"""How the traces of publishing begin, in their order."""
+"""How the traces of publishing begin, in their order: see :meth:`Traces.of`."""
 
 
 class Traces:
@@ -34,6 +36,20 @@ class Traces:
             found.add(f"config.pbtxt {model.path.joinpath('config.pbtxt').stat().st_ino}")
         return found
 
+    def coming(self, name: str, trace: str) -> Callable[[], bool]:
+        """Whether a trace of publishing a model is there: asked as often as possible, for publishing is short."""
+        model = ModelFolder(self._models.repository, name)
+        version = max(model.numbers(), default=0) + 1
+        if trace == "staged whole":
+            staged = self._models.build_dir.glob(f"staging/*/*/repository/{name}")
+            places = [folder / str(version) / "manifest.json" for folder in staged]
+            return lambda: any(place.exists() for place in places)
+        if trace == "version":
+            return model.folder(version).exists
+        path = model.next_config if trace == "next config ready" else model.path / "config.pbtxt"
+        before = _identity(path)
+        return lambda: _identity(path) not in (None, before)
+
     def where(self, spec: str, before: dict[str, set[str]], lines: list[str], alive: set[str]) -> str:
         """Where the build was, as far as it can be told."""
         for name in self._models.names(spec):
@@ -54,6 +70,14 @@ class Traces:
         if step == "publish":
             return "after the first model"
         return STEPS[STEPS.index(step) + 1]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def finished(line: str) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from builder.keys import Subject, fingerprints_of
 from builder.locks import build_lock
 from builder.planning import content_of, decide
 from builder.spec import Spec, read_spec
-from builder.staging import staging_for
+from builder.staging import staging_for, sweep
 from serving.errors import TritonRepoError, UsageError
 from serving.progress import SILENT, Reporter
 
@@ -158,6 +158,7 @@ def build_all(
     with ExitStack() as stack:
         for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
             stack.enter_context(build_lock(build_dir, wait=options.wait, reporter=reporter))
+            sweep(build_dir)
         stores = {id(spec): _Store(spec, options) for spec in specs}
         results: dict[_Key, ModelResult] = {}
         waiting = []

@@ -30,7 +30,7 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
     base = build_dir / "staging"
     try:
         base.mkdir(parents=True, exist_ok=True)
-        sweep(base)
+        sweep(build_dir)
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=base))
     except OSError as exc:
         raise PublishError(
@@ -48,9 +48,12 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(base: Path) -> list[Path]:
+def sweep(build_dir: Path) -> list[Path]:
     """Remove the folders that no process holds; which they were."""
-    left = [folder for folder in base.iterdir() if folder.is_dir() and not is_held(folder)]
+    try:
+        left = [folder for folder in (build_dir / "staging").iterdir() if folder.is_dir() and not is_held(folder)]
+    except OSError:  # there is none, or none that can be read: whoever wants to work in it says so
+        return []
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     return left

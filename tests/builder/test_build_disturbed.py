@@ -217,3 +217,11 @@ def test_a_full_disk_while_staging_and_caching(tmp_path, small_disk, megabytes):
 
     small_disk(200)
     assert [result.status for result in build(spec, options=Options(jobs=1)).models] == ["built", "built"]
+
+
+def test_a_build_with_nothing_to_do_removes_what_a_killed_one_left(spec):
+    assert [result.status for result in _results(spec)] == ["built", "built"]
+    left = spec.folder / ".build" / "staging" / "build-killed" / "0" / "repository"
+    left.mkdir(parents=True)
+    assert [result.status for result in _results(spec)] == ["up to date", "up to date"]
+    assert list((spec.folder / ".build" / "staging").iterdir()) == []

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from builder.interrupts import held_back
+from builder.staging import staging_for
 from tests.builder.processes import Mark, Running, scale_onnx
 
 BOUND_S = 5.0  # two seconds are promised; this machine may be busy
@@ -22,6 +23,14 @@ def path():
 def hangs():
     (HERE / "here").touch()
     time.sleep(600)
+
+def hangs_with_children():
+    import os, subprocess
+
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    if os.fork() == 0:
+        os.setsid()
+    hangs()
 
 def hangs_in_export():
     import torch
@@ -38,6 +47,7 @@ TENSORS = {"inputs": {"x": "float32[batch, 4]"}, "outputs": {"y": "float32[batch
 SOURCES = {
     "onnx": {"source": {"onnx": {"python": "model.py:path"}}},
     "hangs": {"source": {"onnx": {"python": "model.py:hangs"}}},
+    "children": {"source": {"onnx": {"python": "model.py:hangs_with_children"}}},
     "torch": {"source": {"python": "model.py:hangs_in_export"}, **TENSORS},
 }
 
@@ -119,6 +129,18 @@ def test_it_ends_soon_and_leaves_nothing(spec, until, moment, how, record_proper
         assert running.lines[-1] == "interrupted"
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("build")
+def test_what_it_started_ends_by_itself_when_it_is_killed(spec, until):
+    with Running(spec("onnx", "children"), "--jobs", "2", mark=Mark()) as running:
+        until(lambda: _in_the_users_code(running) and len(running.mark.named("sleep")) == 1, 100)
+        until(lambda: running.mark.named("tritonserver"))
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait(60)
+        until(lambda: running.mark.processes() == {}, 20)
+        assert running.mark.segments() == []
+
+
 def test_signals_wait_for_the_cleaning_up_and_are_not_lost():
     done = []
     with pytest.raises(KeyboardInterrupt), held_back():
@@ -127,6 +149,17 @@ def test_signals_wait_for_the_cleaning_up_and_are_not_lost():
         done.append("cleaned up")
     assert done == ["cleaned up"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_leaves_no_staging_folder(tmp_path, monkeypatch):
+    def impatient(folder, *, ignore_errors):
+        os.kill(os.getpid(), signal.SIGINT)
+        folder.rmdir()
+
+    monkeypatch.setattr("builder.staging.shutil.rmtree", impatient)
+    with pytest.raises(KeyboardInterrupt), staging_for(tmp_path / ".build"):
+        raise KeyboardInterrupt
+    assert list((tmp_path / ".build" / "staging").iterdir()) == []
 
 
 def test_an_error_while_cleaning_up_is_not_hidden_by_a_signal_that_did_not_come():

@@ -211,8 +211,9 @@ class _Place:
                     step.done(*rest)
                     shown.close()
                 elif kind == "server?":
-                    channel.send(self._endpoint())
                     asks_server = True
+                    with contextlib.suppress(OSError):  # it died while it waited: that is heard next
+                        channel.send(self._endpoint())
                 elif kind in ("info", "warn"):
                     getattr(self.reporter, kind)(*rest)
                 elif kind == "built":

@@ -60,7 +60,7 @@ class Warm:
             with self._lock, theirs, log.open("wb") as output:
                 try:
                     self._begin(task, theirs.fileno(), output.fileno())
-                except BrokenPipeError:  # it died since the last model, which has heard of it
+                except ConnectionError:  # it died since the last model, which has heard of it
                     self._begin_anew(task, theirs.fileno(), output.fileno())
                 number = self._count
             stack.pop_all()
@@ -83,7 +83,7 @@ class Warm:
         self._control = None
         try:
             self._begin(task, channel_fd, log_fd)
-        except BrokenPipeError as exc:
+        except ConnectionError as exc:
             assert self._process is not None
             raise failures.no_warm_process(self._process.wait()) from exc
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from builder import publish
 from builder.cache import DEFAULT_LIMIT_BYTES, Cache, Record
+from builder.candidate import remove_stale, stale_candidates
 from builder.keys import Subject, fingerprints_of
 from builder.locks import build_lock
 from builder.planning import content_of, decide
@@ -159,6 +160,9 @@ def build_all(
         for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
             stack.enter_context(build_lock(build_dir, wait=options.wait, reporter=reporter))
             sweep(build_dir)
+        for repository in {spec.repository for spec in specs}:
+            for name in stale_candidates(repository):
+                remove_stale(repository, name)
         stores = {id(spec): _Store(spec, options) for spec in specs}
         results: dict[_Key, ModelResult] = {}
         waiting = []

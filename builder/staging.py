@@ -28,10 +28,13 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
         PublishError: it cannot be made.
     """
     base = build_dir / "staging"
+    held = contextlib.ExitStack()
     try:
         base.mkdir(parents=True, exist_ok=True)
-        sweep(build_dir)
-        folder = Path(tempfile.mkdtemp(prefix="build-", dir=base))
+        with held_folder(base):  # or somebody who sweeps would find the new folder before it is held
+            _sweep(base)
+            folder = Path(tempfile.mkdtemp(prefix="build-", dir=base))
+            held.enter_context(held_folder(folder))
     except OSError as exc:
         raise PublishError(
             "the staging folder cannot be made",
@@ -41,7 +44,7 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
             fix="give the repository a parent folder that you may write to",
         ) from exc
     try:
-        with held_folder(folder):
+        with held:
             yield folder
     finally:
         with held_back():
@@ -50,10 +53,18 @@ def staging_for(build_dir: Path) -> Iterator[Path]:
 
 def sweep(build_dir: Path) -> list[Path]:
     """Remove the folders that no process holds; which they were."""
+    base = build_dir / "staging"
     try:
-        left = [folder for folder in (build_dir / "staging").iterdir() if folder.is_dir() and not is_held(folder)]
+        if not any(base.iterdir()):
+            return []
+        with held_folder(base):
+            return _sweep(base)
     except OSError:  # there is none, or none that can be read: whoever wants to work in it says so
         return []
+
+
+def _sweep(base: Path) -> list[Path]:
+    left = [folder for folder in base.iterdir() if folder.is_dir() and not is_held(folder)]
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     return left

@@ -14,8 +14,9 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from builder.errors import SourceError, user_code_error
@@ -31,9 +32,15 @@ def user_code(folder: Path) -> Iterator[None]:
     guard = Guard(folder)
     sys.path.insert(0, entry)
     sys.meta_path.insert(0, guard)
+    hook = _from_source(folder)
+    sys.path_hooks.insert(0, hook)
+    _forget_finders(entry)
     try:
         yield
     finally:
+        with contextlib.suppress(ValueError):
+            sys.path_hooks.remove(hook)
+        _forget_finders(entry)
         with contextlib.suppress(ValueError):
             sys.meta_path.remove(guard)
         with contextlib.suppress(ValueError):
@@ -41,6 +48,32 @@ def user_code(folder: Path) -> Iterator[None]:
         for name in set(sys.modules) - before:
             if _is_below(sys.modules[name], folder):
                 del sys.modules[name]
+
+
+class _SourceLoader(SourceFileLoader):
+    """Takes no byte code: Python trusts it by size and second, and their last change may have been in the same one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def _from_source(folder: Path) -> Callable[[str], Any]:
+    """A hook of the import system, for the user's folder and what is below it."""
+    hook = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_SourceLoader, SOURCE_SUFFIXES))
+
+    def finder(path: str) -> Any:
+        if not Path(path).is_relative_to(folder) or "site-packages" in path:
+            raise ImportError(path)  # somebody else's
+        return hook(path)
+
+    return finder
+
+
+def _forget_finders(entry: str) -> None:
+    for path in list(sys.path_importer_cache):
+        if path == entry or path.startswith(f"{entry}/"):
+            del sys.path_importer_cache[path]
 
 
 def _is_below(module: ModuleType, folder: Path) -> bool:
@@ -101,7 +134,7 @@ def _from_file(path: Path) -> ModuleType:
     name = f"_triton_repo_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, str(path)))
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

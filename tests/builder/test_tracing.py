@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import py_compile
 import sqlite3
 import subprocess
 import sys
@@ -182,6 +183,21 @@ def test_modules_count_when_they_are_imported_late_and_by_others(user):
     trace = user.run("def run():\n    import late")
     assert files_in(trace) == {"model.py", "late.py", "later.py"}
     assert trace.reads["module:later"] == "later.py"
+
+
+@pytest.mark.parametrize("name", ["helper", "model"])
+def test_byte_code_of_another_text_is_not_taken_for_the_module(user, name):
+    """Python trusts byte code by the size and the second of its source: that is not enough for us."""
+    user.write("helper.py", "X = 1\n")
+    user.write("model.py", "from helper import X\nY = 1\ndef run(): return X + Y\n")
+    path = user.folder / f"{name}.py"
+    facts = path.stat()
+    py_compile.compile(str(path), doraise=True)
+    path.write_text(path.read_text().replace("= 1", "= 5"))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    trace = user.again()
+    assert user.result == 6
+    assert trace.reads[f"file:{name}.py"] == sha(path)
 
 
 def test_a_module_on_the_path_counts_by_its_content_and_by_its_place(user, tmp_path, monkeypatch):

@@ -66,54 +66,54 @@ class SamplesPart(_Part):
     """What the version was verified with."""
 
     origin: str = Field(description="The callable that gave the samples, or that they are random.")
-    count: int
+    count: int = Field(description="How many there were.")
     real: bool = Field(description="False for random stand-ins.")
 
 
 class OutputDifference(_Part):
     """How far one output was from PyTorch's, at worst."""
 
-    output: str
-    ok: bool
-    max_abs: float
-    max_rel: float
-    cosine: float
+    output: str = Field(description="Its name.")
+    ok: bool = Field(description="Within tolerance, with the dtype and shape of PyTorch's.")
+    max_abs: float = Field(description="Largest absolute difference.")
+    max_rel: float = Field(description="Largest relative difference.")
+    cosine: float = Field(description="Smallest cosine of the flattened output.")
     excess: float = Field(description="Largest difference as a multiple of what is allowed.")
 
 
 class ParityPart(_Part):
     """The artifact in ONNX Runtime, against PyTorch."""
 
-    cases: list[str]
-    outputs: list[OutputDifference]
+    cases: list[str] = Field(description="What was asked: batch and sizes.")
+    outputs: list[OutputDifference] = Field(description="Each output, over all cases.")
 
 
 class AccuracyPart(_Part):
     """The user's metric; higher is better."""
 
-    metric: str
+    metric: str = Field(description="The callable, as in the spec's `evaluate`.")
     reference: float = Field(description="PyTorch's value.")
     value: float = Field(description="The artifact's.")
-    max_drop: float
+    max_drop: float = Field(description="How much lower it may be.")
 
 
 class ServePart(_Part):
     """The artifact in a running Triton, against PyTorch."""
 
     server: str = Field(description="Which Triton.")
-    load_s: float
+    load_s: float = Field(description="How long the server took to load it.")
     cases: int = Field(description="Requests asked one at a time, over HTTP and over gRPC.")
     concurrent: int = Field(description="Requests asked at once, over HTTP and over gRPC.")
     mean_batch: float = Field(description="Requests per execution while they were.")
-    outputs: list[OutputDifference]
+    outputs: list[OutputDifference] = Field(description="Each output, over all requests.")
 
 
 class Verification(_Part):
     """What was checked before publishing; nothing that failed is published."""
 
-    parity: ParityPart | None = None
+    parity: ParityPart | None = Field(None, description="The artifact on its own, outside of a server.")
     accuracy: AccuracyPart | None = Field(None, description="Null where the spec has no `evaluate`.")
-    serve: ServePart | None = None
+    serve: ServePart | None = Field(None, description="The artifact in a server.")
 
 
 class SignaturePart(_Part):
@@ -129,8 +129,8 @@ class Manifest(_Part):
     model: str = Field(description="The model's name: that of its folder.")
     version: int = Field(description="The version: the name of its folder.")
     variant: str = Field(description="As in the spec's `variants`.")
-    format: str
-    precision: str
+    format: str = Field(description="Of the artifact: `onnx`.")
+    precision: str = Field(description="What its arithmetic is done in: `fp32`.")
     created: str = Field(description="When it was built: ISO 8601, UTC.")
     published: str | None = Field(None, description="When it was put into the repository: ISO 8601, UTC.")
     files: dict[str, FileEntry] = Field(description="Every file of the version folder but this one and the signature.")
@@ -142,14 +142,14 @@ class Manifest(_Part):
     version_policy: str | dict[str, Any] | None = Field(
         None, description="`pinned` where config.pbtxt names this version alone, else the policy of the user's spec."
     )
-    inputs: dict[str, str]
-    outputs: dict[str, str]
+    inputs: dict[str, str] = Field(description="Name and tensor, as the spec writes it.")
+    outputs: dict[str, str] = Field(description="Likewise.")
     notes: list[str] = Field([], description="How it was made, and what a user should know.")
-    spec: SpecPart
-    provenance: Provenance
-    samples: SamplesPart | None = None
-    verification: Verification
-    seconds: dict[str, float] = Field({}, description="How long each stage took.")
+    spec: SpecPart = Field(description="What was asked for.")
+    provenance: Provenance = Field(description="Where, and with what.")
+    samples: SamplesPart | None = Field(None, description="What it was verified with.")
+    verification: Verification = Field(description="What came of that.")
+    seconds: dict[str, float] = Field({}, description="How long each stage took, in seconds.")
     signature: SignaturePart | None = Field(None, description="Null where the version was not signed.")
     digest: str | None = Field(None, description="sha256 over the rest of this file: it tells an edit by hand.")
 

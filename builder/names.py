@@ -23,7 +23,8 @@ from builder.findings import Finding, refuse
 MAX_NAME_BYTES = 200
 CANDIDATE_SUFFIX = ".candidate"
 """A new version that is being tried beside the one that is served has this after its name."""
-_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", re.ASCII)
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9_]([A-Za-z0-9_.\-]*[A-Za-z0-9_\-])?$"
+_MODEL_NAME = re.compile(MODEL_NAME_PATTERN[:-1] + r"\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MODEL_FILES = ("config.pbtxt", "manifest.json", "golden.npz")
 _RESERVED: dict[str, str] = {
@@ -38,7 +39,7 @@ def model_name(name: str) -> Finding | None:
     """What is wrong with a model's name, or None."""
     rule = f"letters, digits, `_`, `-`, `.`; no `.` or `-` first, no `.` last; at most {MAX_NAME_BYTES}"
     got = name if len(name) <= 60 else f"{name[:40]}... ({len(name.encode())} bytes)"
-    if not _MODEL_NAME.fullmatch(name) or name.endswith(".") or len(name) > MAX_NAME_BYTES:
+    if not _MODEL_NAME.match(name) or len(name) > MAX_NAME_BYTES:
         fix = _plain(name)
         return Finding(f"{got!r} is no model name", rule, "", f"for example `{fix}`" if fix else "")
     if name.endswith(CANDIDATE_SUFFIX):

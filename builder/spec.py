@@ -10,7 +10,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from builder.errors import SpecError
 from builder.findings import Finding, Findings, did_you_mean, refuse
@@ -195,7 +204,7 @@ class Root(Part):
     """
 
     repository: FileText = "model_repository"
-    server: Annotated[str, AfterValidator(_release)] | None = None
+    server: Annotated[str, AfterValidator(_release), WithJsonSchema({"enum": [*ORT_OF_RELEASE]})] | None = None
     models: dict[str, ModelSpec] = Field(min_length=1)
 
     @model_validator(mode="after")

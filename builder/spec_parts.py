@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from builder.findings import Finding, Findings, did_you_mean, refuse
 from builder.spec_files import depends_text
 from builder.tensors import parse_tensor
 from builder.variants import VARIANTS
+from serving.dtypes import DTYPES
 
 DEFAULT_MAX_BATCH = 8
 SOURCE_KINDS = ("python", "exported", "checkpoint", "huggingface", "onnx")
@@ -65,11 +67,24 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
-TensorText = Annotated[str, AfterValidator(_tensor_text)]
-Reference = Annotated[str, AfterValidator(_reference_text)]
-VariantName = Annotated[str, AfterValidator(_variant_text)]
+TENSOR_PATTERN = rf"^\s*({'|'.join(dtype.name for dtype in DTYPES if dtype.numpy)})\s*\[.*\]\s*$"
+REFERENCE_PATTERN = r"^.+:[A-Za-z_]\w*$"
+TensorText = Annotated[str, AfterValidator(_tensor_text), WithJsonSchema({"type": "string", "pattern": TENSOR_PATTERN})]
+Reference = Annotated[
+    str, AfterValidator(_reference_text), WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN})
+]
+VariantName = Annotated[str, AfterValidator(_variant_text), WithJsonSchema({"enum": list(VARIANTS)})]
 FileText = Annotated[str, AfterValidator(_file_text)]
 Dependency = Annotated[str, AfterValidator(depends_text)]
+
+
+_ONNX_CALLABLE = {"python": {"type": "string", "pattern": REFERENCE_PATTERN}}
+_ONNX_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": _ONNX_CALLABLE, "required": ["python"], "additionalProperties": False},
+    ]
+}
 
 
 class Part(BaseModel):
@@ -120,7 +135,7 @@ class Source(Part):
     allow_pickle: StrictBool = False
     huggingface: FileText | None = None
     hf_class: str = Field("AutoModel", alias="class")
-    onnx: FileText | None = None
+    onnx: Annotated[FileText | None, WithJsonSchema(_ONNX_SCHEMA)] = None
 
     @field_validator("onnx", mode="before")
     @classmethod

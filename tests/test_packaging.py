@@ -39,6 +39,7 @@ def test_the_wheel_holds_templates_and_backends_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "templates/config.pbtxt.j2" in names
     assert "serving/backends/onnxruntime/model.py" in names
+    assert "builder/models.schema.json" in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "builder",
         "perf",

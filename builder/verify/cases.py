@@ -16,6 +16,9 @@ from builder.tensors import Interface
 from builder.verify.steady import check_steady
 
 _MAX_CASE_BYTES = 256 * 1024 * 1024
+"""Of one request and its answer; where the largest batch takes more, a smaller one is asked."""
+_MAX_BYTES = 1024 * 1024 * 1024
+"""Of all cases together."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,35 @@ def cases_of(samples: Samples, interface: Interface, max_batch: int, reference: 
     check_steady(samples, interface, max_batch, reference)
     cases: list[Case] = []
     asked: set[tuple[tuple[int, ...], ...]] = set()
-    for sizes in _size_sets(samples, interface):
-        for batch in batch_sizes(max_batch):
+    held_bytes = 0
+    for number, sizes in enumerate(_size_sets(samples, interface)):
+        one_bytes = 0  # a request of one sample with its answer; known when it was asked
+        for wanted in batch_sizes(max_batch):
+            room_bytes = min(_MAX_CASE_BYTES, _MAX_BYTES - held_bytes)
+            batch = max(1, min(wanted, room_bytes // one_bytes)) if one_bytes else wanted
             inputs = samples.batch(batch, sizes, start=len(cases))
             shapes = tuple(array.shape for array in inputs.values())
-            if shapes in asked or sum(array.nbytes for array in inputs.values()) > _MAX_CASE_BYTES:
+            if shapes in asked or (number > 0 and _bytes(inputs) > room_bytes):
                 continue
             asked.add(shapes)
             expected = reference(inputs)
             name = ", ".join([f"batch {batch}", *(f"{dim} {size}" for dim, size in sizes.items())])
             _check_finite(expected, name)
             cases.append(Case(name, batch, inputs, expected))
+            case_bytes = _bytes(inputs) + _bytes(expected)
+            one_bytes = one_bytes or case_bytes
+            held_bytes += case_bytes
     return cases
+
+
+def _bytes(arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def single_cases(samples: Samples, count: int, reference: Runner, *, alike: bool = False) -> list[Case]:
     """``count`` requests of one sample each, gone through in a circle; equal ones are answered once.
+
+    As many different ones as stay below 256 MiB with their answers, but at least one.
 
     Args:
         samples: what the requests are made of.
@@ -74,8 +90,14 @@ def single_cases(samples: Samples, count: int, reference: Runner, *, alike: bool
         alike: all of the first sample's sizes, so that the server can put them into one batch.
     """
     sizes = samples.sizes() if alike else None
-    distinct = [samples.batch(1, sizes, start=index) for index in range(min(count, len(samples.rows)))]
-    answered = [Case(f"sample {index}", 1, inputs, reference(inputs)) for index, inputs in enumerate(distinct)]
+    answered: list[Case] = []
+    held_bytes = 0
+    for index in range(min(count, len(samples.rows))):
+        inputs = samples.batch(1, sizes, start=index)
+        answered.append(Case(f"sample {index}", 1, inputs, reference(inputs)))
+        held_bytes += _bytes(inputs) + _bytes(answered[-1].expected)
+        if held_bytes * (index + 2) > _MAX_CASE_BYTES * (index + 1):  # the next one would be too much
+            break
     return [answered[index % len(answered)] for index in range(count)]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from builder.numerics import Array, Difference, compare
+from builder.numerics import Difference, compare
 from builder.verify.cases import Case
 from builder.verify.parity import require, summary
 from serving import Client
@@ -85,8 +86,8 @@ def check_served(
             for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url)):
                 with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
                     for case in cases:
-                        got = client.infer(name, case.inputs)
-                        _require(case, got, precision, f"{name} over {scheme}", per_output)
+                        differences = compare(case.expected, client.infer(name, case.inputs), precision)
+                        _require(case, differences, precision, f"{name} over {scheme}", per_output)
                     before = _counts(admin, name)
                     _ask_at_once(client, name, together, precision, scheme, per_output)
                     batches.append(_mean_batch(before, _counts(admin, name)))
@@ -117,18 +118,23 @@ def _ask_at_once(
     scheme: str,
     per_output: dict[str, list[Difference]],
 ) -> None:
+    one_at_a_time = threading.Lock()  # answers may be large, and a comparison takes several times their memory
+
+    def ask(case: Case) -> list[Difference]:
+        got = client.infer(name, case.inputs)
+        with one_at_a_time:
+            return compare(case.expected, got, precision)
+
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        answers = list(pool.map(lambda case: client.infer(name, case.inputs), together))
-    for case, got in zip(together, answers, strict=True):
-        _require(case, got, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
+        answers = list(pool.map(ask, together))
+    for case, differences in zip(together, answers, strict=True):
+        _require(case, differences, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
 
 
 def _require(
-    case: Case, got: Mapping[str, Array], precision: str, what: str, per_output: dict[str, list[Difference]]
+    case: Case, differences: list[Difference], precision: str, what: str, per_output: dict[str, list[Difference]]
 ) -> None:
-    require(
-        compare(case.expected, got, precision), case, precision, what=what, where="through the server", into=per_output
-    )
+    require(differences, case, precision, what=what, where="through the server", into=per_output)
 
 
 def _counts(admin: Client, name: str) -> tuple[int, int]:

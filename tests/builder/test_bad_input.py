@@ -3,6 +3,7 @@
 Every row is a spec (the good one, changed in one place), what the message says, and where: line and key path.
 """
 
+import importlib.util
 import os
 import resource
 import subprocess
@@ -438,8 +439,9 @@ def test_a_path_is_said_as_seen_from_the_spec_when_it_was_written_as_seen_from_h
 
 
 def test_config_cannot_be_checked_without_tritonclient(write, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "tritonclient", None)
-    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    monkeypatch.delitem(sys.modules, "tritonclient.grpc.model_config_pb2", raising=False)
     with pytest.raises(MissingDependencyError, match="tritonclient"):
         read_spec(write(GOOD + "    config: {metric_tags: {a: b}}\n"))
     _one_problem(_refused(write(GOOD + "    config: {metric_tags: {a: b}}\n    labels: {logits: x.txt}\n")))

@@ -1,5 +1,7 @@
 """What a user may ask for. What a wrong spec gets is in test_bad_input.py."""
 
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -57,3 +59,15 @@ def test_depends_are_globs_anywhere_and_variables(write, tmp_path):
     entries = spec.models["digits"].depends
     assert [is_variable(entry) for entry in entries] == [False] * 4 + [True] * 2
     assert files_of(entries[0], tmp_path) == files_of(entries[1], tmp_path) == files_of(entries[3], tmp_path) == wanted
+
+
+def test_config_is_checked_without_grpc_and_by_the_class_that_the_client_has(write):
+    path = write(_model("config: {metric_tags: {a: b}}"))
+    code = (
+        "import sys\nfrom builder.spec import read_spec\nfrom builder.triton_fields import model_config_class\n"
+        f"read_spec({str(path)!r})\nassert 'grpc' not in sys.modules\nours = model_config_class()\n"
+        "from tritonclient.grpc import InferenceServerClient, model_config_pb2, service_pb2\n"
+        "assert model_config_pb2.ModelConfig is ours is model_config_class()\n"
+        "service_pb2.ModelConfigResponse(config=ours(name='m'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -33,7 +33,9 @@ class TritonPythonModel:
         require_old_numpy()
         import onnxruntime as ort
 
-        options = settings.Settings(graph_level=2, intra_op_thread_count=1)
+        # A look at the signature: weights stay where they are in the file.
+        lean = {"session.disable_prepacking": "1"}
+        options = settings.Settings(graph_level=2, intra_op_thread_count=1, session_entries=lean)
         session = sessions.create_session(
             ort, config["name"], settings.model_file(version_folder(config), config), options, "CPU", 0, log_warning
         )

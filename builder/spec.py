@@ -269,7 +269,7 @@ def read_spec(path: str | Path) -> tuple[Spec, Document]:
     root, problems = validated(Root, document)
     problems += checks(document, found_any=bool(problems))
     odd = {problem.where for problem in document.problems}  # whose value nobody can judge
-    problems = in_order([*document.problems, *(problem for problem in problems if problem.where not in odd)])
+    problems = in_order([*document.problems, *(problem for problem in problems if problem.where not in odd)], path)
     if problems or root is None:
         raise SpecError(problems)
     repository = Path(os.path.realpath(path.parent / root.repository))

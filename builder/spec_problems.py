@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -63,12 +64,12 @@ def validated(model: type[Model], document: Document) -> tuple[Model | None, lis
     return None, problems
 
 
-def in_order(problems: Sequence[Problem]) -> list[Problem]:
+def in_order(problems: Sequence[Problem], path: Path) -> list[Problem]:
     """Problems in the order of the file, one for each place and sentence, at most :data:`MAX_PROBLEMS`."""
     places: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         places.setdefault((problem.where, problem.what), problem)
-    ordered = sorted(places.values(), key=lambda problem: _line(problem.where))
+    ordered = sorted(places.values(), key=lambda problem: _line(problem.where.removeprefix(str(path))))
     if len(ordered) > MAX_PROBLEMS:
         rest = len(ordered) - MAX_PROBLEMS
         ordered = [*ordered[:MAX_PROBLEMS], Problem(f"and {rest} more", fix="mend these first")]
@@ -76,7 +77,7 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _line(where: str) -> int:
-    number = re.search(r":([0-9]+)(?:,|$)", where)
+    number = re.match(r":([0-9]+)", where)
     return int(number[1]) if number else 0
 
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -88,14 +88,18 @@ class _Seen:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if not _active:
-        return
+    if _active:
+        with contextlib.suppress(TypeError, ValueError, OSError):  # what is wrong with a call, the call itself says
+            _hear(event, args)
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
     if event == "open":
         path, mode, flags = args
         if not isinstance(path, int):
             _tell("w" if _writes(mode, flags) else "r", path)
     elif event in _READS_FOLDER:
-        if not isinstance(args[0], int) and not _imports():
+        if not isinstance(args[0], int) and not _imports(sys._getframe(2)):
             _tell("l", args[0] or ".")
     elif event in _CHANGES_ENTRY:
         _tell("w", args[0])
@@ -108,11 +112,10 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _tell(what: str, path: Any) -> None:
-    with contextlib.suppress(TypeError, ValueError, OSError):  # it is the user's call that says what is wrong with it
-        name = os.fsdecode(path)
-        if name:
-            for seen in _active:
-                seen.note(what, name)
+    name = os.fsdecode(path)
+    if name:
+        for seen in _active:
+            seen.note(what, name)
 
 
 def _writes(mode: Any, flags: Any) -> bool:
@@ -132,9 +135,9 @@ def _database(name: Any) -> str:
     return "" if text == ":memory:" else text
 
 
-def _imports() -> bool:
+def _imports(frame: FrameType) -> bool:
     """True where the import system looks into a folder: what it finds there is seen as modules and packages."""
-    name = sys._getframe(2).f_code.co_filename
+    name = frame.f_code.co_filename
     return name.startswith("<frozen importlib") or name.endswith(_FINDERS)
 
 

@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -81,6 +82,7 @@ class Run:
 
     Attributes:
         seconds: from start to exit.
+        processor_s: of all processors, used by it and all that it started; other work on the machine is not in it.
         models: its own report, a row for each model.
         peak: the most memory of all, bytes.
         stages: where one model was built, by stage: when it ended, the most memory, and who held it then. A stage's
@@ -88,6 +90,7 @@ class Run:
     """
 
     seconds: float
+    processor_s: float
     models: list[dict[str, Any]]
     peak: Peak
     stages: dict[str, tuple[float, Peak, dict[str, Usage]]] = field(default_factory=dict)
@@ -107,7 +110,7 @@ def build_repo(folder: Path, *arguments: str, model: str = "") -> Run:
     """
     command = [sys.executable, "-m", "builder.cli", "--format", "json", "-v", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    started = time.perf_counter()
+    started, used_s = time.perf_counter(), processor_s()
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -128,13 +131,19 @@ def build_repo(folder: Path, *arguments: str, model: str = "") -> Run:
         output = process.stdout.read()
         listener.join()
         status = process.wait()
-    seconds = time.perf_counter() - started
+    seconds, used_s = time.perf_counter() - started, processor_s() - used_s
     if status != 0:
         sys.exit(f"error: build-repo ended with status {status}\n{''.join(said)}{output}")
     stages = {}
     for number, (name, end) in enumerate([*ended, ("the end", seconds)]):
         stages[name] = (end, sampler.peaks.get(str(number), Peak()), sampler.holders.get(str(number), {}))
-    return Run(seconds, json.loads(output)["models"], sampler.peak, stages if model else {})
+    return Run(seconds, used_s, json.loads(output)["models"], sampler.peak, stages if model else {})
+
+
+def processor_s() -> float:
+    """Processor time of all children so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write_spec(folder: Path, models: dict[str, Any], code: str) -> None:
@@ -186,8 +195,10 @@ def _big(folder: Path, source: str, model: str) -> Big:
 def show_big(result: Big) -> None:
     """By stage: the peak with and without mapped files, in GB and in model sizes, and who held it."""
     size, run = result.size_bytes, result.run
-    again = f"with nothing changed {result.noop.seconds:.1f} s"
-    print(f"\n{size / 1e9:.2f} GB from {result.source}: {run.seconds:.0f} s, {again}")
+    took = (
+        f"{run.seconds:.0f} s ({run.processor_s:.0f} s of processor), with nothing changed {result.noop.seconds:.1f} s"
+    )
+    print(f"\n{size / 1e9:.2f} GB from {result.source}: {took}")
     print(
         "  stage       seconds   peak, GB   / model   anonymous, GB   / model   held by (anonymous + mapped files, GB)"
     )
@@ -284,20 +295,27 @@ def expect(run: Run, *, built: int) -> None:
 
 def show_many(results: Sequence[Many]) -> None:
     """One row for each spec, and the growth between the two largest."""
-    print("\nspecs of small models (8 inputs, 4 outputs, 3 to 5 layers, a checkpoint each), s of wall time")
-    print("  models   build all   each   nothing changed (3 runs)   one changed   peak memory, GB (anonymous)")
+    print(
+        "\nspecs of small models (8 inputs, 4 outputs, 3 to 5 layers, a checkpoint each), s of wall time (of processor)"
+    )
+    print(
+        "  models   build all     each   nothing changed, median of 3       one changed   peak memory, GB (anonymous)"
+    )
     for r in results:
-        runs = ", ".join(f"{run.seconds:.2f}" for run in r.noop)
-        peak = r.full.peak
+        peak, processor = r.full.peak, statistics.median(run.processor_s for run in r.noop)
+        everything = f"{r.full.seconds:.0f} ({r.full.processor_s:.0f})"
+        runs = f"{r.noop_s:.2f} ({processor:.2f}): " + ", ".join(f"{run.seconds:.2f}" for run in r.noop)
+        one = f"{r.one_changed.seconds:.1f} ({r.one_changed.processor_s:.1f})"
         print(
-            f"  {r.count:6d}  {r.full.seconds:10.1f}  {r.full.seconds / r.count:5.2f}   {r.noop_s:15.2f} ({runs})"
-            f"  {r.one_changed.seconds:11.1f}   {peak.total / 1e9:.2f} ({peak.anonymous / 1e9:.2f})"
+            f"  {r.count:6d}   {everything:9s}  {r.full.seconds / r.count:7.2f}   {runs:31s}   {one:11s}"
+            f"   {peak.total / 1e9:.2f} ({peak.anonymous / 1e9:.2f})"
         )
     if len(results) > 1:
         small, large = results[-2:]
         print(
             f"  from {small.count} to {large.count} models ({large.count / small.count:.1f} times): build all "
-            f"{large.full.seconds / small.full.seconds:.1f} times, nothing changed "
+            f"{large.full.seconds / small.full.seconds:.1f} times (processor "
+            f"{large.full.processor_s / small.full.processor_s:.1f}), nothing changed "
             f"{large.noop_s / small.noop_s:.1f} times, peak memory "
             f"{large.full.peak.total / small.full.peak.total:.2f} times"
         )

@@ -34,8 +34,8 @@ from benchmarks.chaos_client import Asker  # noqa: E402
 from benchmarks.chaos_models import FRESH, Models  # noqa: E402
 from benchmarks.chaos_moments import Moments  # noqa: E402
 from benchmarks.chaos_traces import Traces, finished  # noqa: E402
-from builder.integrity import verify_hashes  # noqa: E402
-from builder.published import models_of  # noqa: E402
+from builder.repository.integrity import verify_hashes  # noqa: E402
+from builder.repository.published import models_of  # noqa: E402
 from serving.server import Server  # noqa: E402
 from serving.server_log import load_failures  # noqa: E402
 from tests.builder.processes import Mark, Running  # noqa: E402

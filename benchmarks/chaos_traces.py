@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.chaos_models import Models
-from builder.published import ModelFolder
+from builder.repository.published import ModelFolder
 
 STEPS = ("source", "samples", "reference", "export", "config", "contract", "parity", "serve", "publish")
 TRACES = ("staged whole", "next config ready", "version", "config.pbtxt")

@@ -45,8 +45,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # instead of this folder, in which `import serving` would find serving.py
 
 from builder.api import Options, build_all, load_spec  # noqa: E402
-from builder.repository import rollback  # noqa: E402
-from builder.updating import reload_published, rollback_on  # noqa: E402
+from builder.live.updating import reload_published, rollback_on  # noqa: E402
+from builder.repository.managing import rollback  # noqa: E402
 from perf.binary import Binary, find_binary  # noqa: E402
 from perf.environment import load_1min, machine_facts  # noqa: E402
 from perf.parse import strip_tensors  # noqa: E402

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from builder import publish
-from builder.cache import DEFAULT_LIMIT_BYTES, Cache, Record
-from builder.candidate import remove_stale, stale_candidates
-from builder.keys import Subject, fingerprints_of
-from builder.locks import build_lock
+from builder.incremental.cache import DEFAULT_LIMIT_BYTES, Cache, Record
+from builder.incremental.keys import Subject, fingerprints_of
+from builder.live.candidate import remove_stale, stale_candidates
 from builder.planning import content_of, decide
+from builder.repository import publish
+from builder.repository.locks import build_lock
 from builder.spec import Spec, read_spec
-from builder.staging import staging_for, sweep
+from builder.workers.staging import staging_for, sweep
 from serving.errors import TritonRepoError, UsageError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from builder.jobs import Done, Job
-    from builder.worker import Task
+    from builder.workers.jobs import Done, Job
+    from builder.workers.worker import Task
 
 _RUN_THE_MODULE = frozenset({"source", "samples", "reference", "baseline", "export", "accuracy"})
 _Key = tuple[Path, str]
@@ -272,7 +272,7 @@ def _build(
     runs: Sequence[_Run], stores: Mapping[int, _Store], reporter: Reporter, options: Options
 ) -> dict[_Key, ModelResult]:
     """Build these models, those of one ``.build`` folder side by side; publish each as soon as it is verified."""
-    from builder import jobs
+    from builder.workers import jobs
 
     results: dict[_Key, ModelResult] = {}
     for build_dir in dict.fromkeys(publish.build_dir(run.spec.repository) for run in runs):
@@ -291,7 +291,7 @@ def _build(
 
 
 def _job(run: _Run, store: _Store, options: Options) -> Job:
-    from builder import jobs, worker
+    from builder.workers import jobs, worker
 
     def task(repository: Path, threads: int) -> Task:
         version = publish.next_version(run.spec.repository / run.name)
@@ -316,7 +316,7 @@ def _weights_bytes(run: _Run, store: _Store) -> int:
 
 def _preload(runs: Sequence[_Run]) -> list[str]:
     """What the models need in any case, imported once: torch only where a module is to be run or exported."""
-    from builder.worker import PRELOAD
+    from builder.workers.worker import PRELOAD
 
     kinds = {run.spec.models[run.name].source.kind for run in runs if run.todo & _RUN_THE_MODULE}
     modules = [*PRELOAD, "onnx", "onnxruntime"]

@@ -114,7 +114,7 @@ def build_repo(
         return answer(asked, output=output, quiet=quiet)
 
     from builder.api import Options, build_all, load_spec
-    from builder.cache import DEFAULT_LIMIT_BYTES
+    from builder.incremental.cache import DEFAULT_LIMIT_BYTES
     from builder.planning import plan
 
     loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
@@ -147,13 +147,13 @@ def _before_a_long_build(sign: Path | None, reload: str | None) -> None:
 
         check_private_key(sign)
     if reload is not None:
-        from builder.updating import check_server
+        from builder.live.updating import check_server
 
         check_server(reload)
 
 
 def _reload(reports: list[Any], url: str, progress: Progress) -> Any:
-    from builder.updating import reload_published
+    from builder.live.updating import reload_published
 
     return reload_published(reports, url, reporter=progress)
 
@@ -161,7 +161,7 @@ def _reload(reports: list[Any], url: str, progress: Progress) -> Any:
 def _print_update(update: Any, *, quiet: bool) -> None:
     if update is None:
         return
-    from builder.updating import update_text
+    from builder.live.updating import update_text
 
     emit(None, update_text(update))
     for each in update.models:

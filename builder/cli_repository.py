@@ -15,7 +15,7 @@ from serving.errors import UsageError
 from serving.terminal import OutputFormat, Progress, emit, warn
 
 if TYPE_CHECKING:
-    from builder.repository import Listing, Pruned
+    from builder.repository.managing import Listing, Pruned
 
 DEFAULT_SPEC = Path("models.yaml")
 
@@ -119,7 +119,7 @@ def answer(asked: Asked, *, output: OutputFormat, quiet: bool = False) -> int:
     Raises:
         TritonRepoError: what was asked cannot be done.
     """
-    from builder import repository
+    from builder.repository import managing as repository
 
     folders = repositories(asked)
     if asked.listing:
@@ -155,7 +155,7 @@ def answer(asked: Asked, *, output: OutputFormat, quiet: bool = False) -> int:
 
 
 def _rollback_on(url: str, home: Path, model: str, version: int | None, *, output: OutputFormat, quiet: bool) -> int:
-    from builder.updating import reloaded_text, rollback_on
+    from builder.live.updating import reloaded_text, rollback_on
 
     done, reloaded = rollback_on(url, home, model, version, reporter=Progress(quiet=quiet))
     for warning in [*done.warnings, *reloaded.warnings]:
@@ -173,8 +173,8 @@ def prune(folders: Sequence[Path], count: int, models: Sequence[str] | None = No
         count: how many versions of each model.
         models: only these, where the repository has them.
     """
-    from builder import repository
-    from builder.published import models_of
+    from builder.repository import managing as repository
+    from builder.repository.published import models_of
 
     done = []
     for folder in folders:
@@ -201,7 +201,7 @@ def repositories(asked: Asked) -> list[Path]:
 
 
 def _repository_of(spec: Path) -> Path:
-    from builder.yaml_source import read
+    from builder.spec.yaml_source import read
 
     data = read(spec).data
     named = data.get("repository") if isinstance(data, dict) else None

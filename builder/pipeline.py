@@ -1,7 +1,8 @@
 """The order of the stages, on one page. Each takes the build so far and gives a result; none knows the next.
 
-A stage whose dependencies (:mod:`builder.keys`) are those of a result in the cache is not run; what it made is taken
-from there when a later stage wants it. A stage fails by raising; ``api.py`` decides what that means for other models.
+A stage whose dependencies (:mod:`builder.incremental.keys`) are those of a result in the cache is not run; what it made
+is taken from there when a later stage wants it. A stage fails by raising; ``api.py`` decides what that means for other
+models.
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from typing import Any
 
 import numpy as np
 
-from builder import export, golden, publish, sources
-from builder.answers import Answers
+from builder import export, golden, sources
 from builder.artifact import Artifact, sha256_of
-from builder.cache import Cache, Record, digest_of
 from builder.config import ModelConfig, decide, render
-from builder.keys import Step, Subject, inputs_of, steps_of
+from builder.incremental.answers import Answers
+from builder.incremental.cache import Cache, Record, digest_of
+from builder.incremental.keys import Step, Subject, inputs_of, steps_of
+from builder.incremental.packages import installed
+from builder.incremental.tracing import Trace, tracing
 from builder.loaded import Loaded, OnnxFile
-from builder.manifest import manifest_of
-from builder.packages import installed
 from builder.planning import find
-from builder.published import GOLDEN
 from builder.reference import OnnxRunner, Runner, reference_runner
+from builder.repository import publish
+from builder.repository.manifest import manifest_of
+from builder.repository.published import GOLDEN
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
 from builder.tensors import Interface, parse_tensor
-from builder.tracing import Trace, tracing
 from builder.variants import VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import single_cases

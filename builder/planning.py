@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from builder import publish
-from builder.cache import Cache, Record, Records, digest_of
-from builder.file_memory import ABSENT
-from builder.keys import Step as Key
-from builder.keys import Subject, fingerprints_of, inputs_of, steps_of
+from builder.incremental.cache import Cache, Record, Records, digest_of
+from builder.incremental.file_memory import ABSENT
+from builder.incremental.keys import Step as Key
+from builder.incremental.keys import Subject, fingerprints_of, inputs_of, steps_of
 from builder.releases import PINNED_RELEASE, newest_opset
+from builder.repository import publish
 from builder.spec import ModelSpec, Spec
 
 _REASONS_SHOWN = 4

@@ -7,7 +7,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder.repository import Diff, HashReport, Listing, Pruned, RolledBack
+    from builder.repository.managing import Diff, HashReport, Listing, Pruned, RolledBack
 
 
 def listing_text(listing: Listing) -> str:

@@ -20,9 +20,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from builder import manifest, spec, spec_parts
+from builder import spec
 from builder.names import MODEL_NAME_PATTERN
-from builder.triton_fields import DECIDED, is_map, model_config_class
+from builder.repository import manifest
+from builder.spec import parts as spec_parts
+from builder.spec.triton_fields import DECIDED, is_map, model_config_class
 
 REFERENCE = Path(__file__).parent / "reference"
 SCHEMA = "models.schema.json"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from builder.errors import InterfaceError, SourceError, describe
-from builder.external_data import external_files
+from builder.graphs.external_data import external_files
+from builder.graphs.onnx_tensors import interface_of_onnx
+from builder.incremental.tracing import note_read
 from builder.loaded import OnnxFile
-from builder.onnx_tensors import interface_of_onnx
 from builder.sources.looks import looks_like
 from builder.spec import ModelSpec, Spec
 from builder.tensors import Dim, Interface, TensorSpec, troubles_of
-from builder.tracing import note_read
 from builder.usercode import call
 
 

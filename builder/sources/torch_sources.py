@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import InterfaceError, SourceError, describe, user_code_error
-from builder.export_errors import quiet
 from builder.loaded import TorchModule
+from builder.quiet import quiet
 from builder.reference import takes_keywords
 from builder.sources.looks import looks_like
 from builder.spec import ModelSpec, Spec

@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.config import parse
 from builder.errors import ConfigError
-from builder.onnx_tensors import interface_of_onnx
+from builder.graphs.onnx_tensors import interface_of_onnx
 from builder.tensors import TensorSpec
 
 

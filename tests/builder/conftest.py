@@ -11,7 +11,7 @@ from builder import sources
 from builder.api import load_spec
 from builder.config import ModelConfig
 from builder.export import onnx_from_torch
-from builder.publish import Staged
+from builder.repository.publish import Staged
 from builder.samples import load_samples
 from builder.usercode import user_code
 

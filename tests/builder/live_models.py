@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from builder.config import ModelConfig
-from builder.publish import Staged, publish
+from builder.repository.publish import Staged, publish
 from serving import Client
 from serving.errors import TritonRepoError
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from builder.answers import Answers
+from builder.incremental.answers import Answers
 from builder.verify.cases import Case
 
 

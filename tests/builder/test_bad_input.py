@@ -17,8 +17,8 @@ import pytest
 
 from builder.errors import SpecError
 from builder.spec import read_spec
-from builder.spec_problems import MAX_PROBLEMS
-from builder.yaml_source import MAX_BYTES, MAX_DEPTH, MAX_VALUES
+from builder.spec.problems import MAX_PROBLEMS
+from builder.spec.yaml_source import MAX_BYTES, MAX_DEPTH, MAX_VALUES
 from serving.errors import MissingDependencyError
 
 GOOD = """\

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from builder import build, load_spec, plan
-from builder.publish import versions_of
+from builder.repository.publish import versions_of
 from serving import Client, Server
 from serving.errors import UsageError
 

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from builder import build, load_spec, verifying
+from builder import build, load_spec
 from builder.api import Options
-from builder.verifying import VerifyingServer
+from builder.workers import verifying
+from builder.workers.verifying import VerifyingServer
 from serving import Client
 from serving import server as server_module
 from tests.builder.processes import Mark, scale_onnx

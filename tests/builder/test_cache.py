@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import cache as cache_module
-from builder.cache import KEPT_PER_STEP, SCHEMA_VERSION, Cache, Record, digest_of
 from builder.errors import CacheError
+from builder.incremental import cache as cache_module
+from builder.incremental.cache import KEPT_PER_STEP, SCHEMA_VERSION, Cache, Record, digest_of
 
 RECORD = Record({"spec:batch": "8"}, {"file:a.py": "1"}, "d1", {"model.onnx": "ab12"}, {"size": 3}, 1.5)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from builder.cli import app
-from builder.publish import newest_content, publish
+from builder.repository.publish import newest_content, publish
 from serving.terminal import run
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from builder.errors import ExportError, InterfaceError, SourceError
-from builder.onnx_tensors import interface_of_onnx
+from builder.graphs.onnx_tensors import interface_of_onnx
 from builder.reference import OnnxRunner, reference_runner
 
 GOOD = {
@@ -129,7 +129,7 @@ def test_a_name_that_the_module_does_not_give_lists_those_it_does(stages):
 
 
 def test_weights_above_the_limit_go_to_external_data(stages, monkeypatch):
-    monkeypatch.setattr("builder.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 1000)
+    monkeypatch.setattr("builder.graphs.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 1000)
     artifact, loaded, samples = stages("Good", **GOOD).export()
     assert sorted(artifact.sha256) == ["model.onnx", "model.onnx.data"]
     assert artifact.path.stat().st_size < artifact.size_bytes

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from builder.exporters import EXPORTERS, warm_up
+from builder.export.exporters import EXPORTERS, warm_up
 from builder.reference import OnnxRunner
 
 HALVES = {
@@ -48,7 +48,7 @@ def test_the_registry_of_operators_is_built_once_for_each_opset(stages):
 
 
 def test_torchscript_leaves_no_files_of_its_own(stages, monkeypatch):
-    monkeypatch.setattr("builder.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 100)
+    monkeypatch.setattr("builder.graphs.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 100)
     made = stages("Halves", **HALVES)
     loaded = made.load()
     folder = made.folder / "version"
@@ -58,7 +58,7 @@ def test_torchscript_leaves_no_files_of_its_own(stages, monkeypatch):
 
 
 def test_a_lean_session_gives_the_same_answers(stages, monkeypatch):
-    monkeypatch.setattr("builder.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 100)
+    monkeypatch.setattr("builder.graphs.onnx_graph.EXTERNAL_DATA_ABOVE_BYTES", 100)
     artifact, _, samples = stages("Good", **GOOD).export()
     inputs = samples.batch(3)
     with OnnxRunner(artifact.path) as usual, OnnxRunner(artifact.path, lean=True) as lean:

@@ -8,9 +8,9 @@ from onnx import TensorProto, helper
 from builder.api import build, load_spec
 from builder.errors import SourceError
 from builder.export import onnx_from_file
-from builder.external_data import copy_with_data, external_files
-from builder.manifest import load
+from builder.graphs.external_data import copy_with_data, external_files
 from builder.reference import OnnxRunner
+from builder.repository.manifest import load
 from serving import Client, Server
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)

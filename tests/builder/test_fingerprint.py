@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from builder import file_memory, packages
-from builder.fingerprint import ABSENT, FileMemory, Fingerprints
-from builder.packages import installed, version_of
+from builder.incremental import file_memory, packages
+from builder.incremental.fingerprint import ABSENT, FileMemory, Fingerprints
+from builder.incremental.packages import installed, version_of
 
 
 def sha(path):

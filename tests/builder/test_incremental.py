@@ -16,10 +16,10 @@ from tritonclient.grpc import model_config_pb2
 
 from builder import build, load_spec
 from builder.api import Options
-from builder.cache import Cache
-from builder.keys import Subject, fingerprints_of
+from builder.incremental.cache import Cache
+from builder.incremental.keys import Subject, fingerprints_of
 from builder.pipeline import STAGES, Build
-from builder.publish import versions_of
+from builder.repository.publish import versions_of
 from builder.usercode import user_code
 from serving.progress import SILENT
 from tests.builder.processes import Mark, Running
@@ -137,7 +137,7 @@ def project(base, tmp_path):
 
 def test_nothing_changed_and_nothing_is_done(project, monkeypatch):
     before = project.published()
-    monkeypatch.setattr("builder.jobs.run_jobs", None)  # no process is begun, no server
+    monkeypatch.setattr("builder.workers.jobs.run_jobs", None)  # no process is begun, no server
     result = project.build()
     assert (result.status, result.version, result.cached) == ("up to date", 1, STEPS)
     assert project.published() == before

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder.interrupts import held_back
-from builder.staging import staging_for
+from builder.workers.interrupts import held_back
+from builder.workers.staging import staging_for
 from tests.builder.processes import Mark, Running, scale_onnx
 
 BOUND_S = 5.0  # two seconds are promised; this machine may be busy
@@ -156,7 +156,7 @@ def test_a_second_ctrl_c_leaves_no_staging_folder(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         folder.rmdir()
 
-    monkeypatch.setattr("builder.staging.shutil.rmtree", impatient)
+    monkeypatch.setattr("builder.workers.staging.shutil.rmtree", impatient)
     with pytest.raises(KeyboardInterrupt), staging_for(tmp_path / ".build"):
         raise KeyboardInterrupt
     assert list((tmp_path / ".build" / "staging").iterdir()) == []

@@ -13,9 +13,10 @@ import yaml
 import builder
 import perf
 import serving
-from builder import build, jobs, load_spec
+from builder import build, load_spec
 from builder.api import Options
-from builder.jobs import Done, Job, default_jobs, run_jobs
+from builder.workers import jobs
+from builder.workers.jobs import Done, Job, default_jobs, run_jobs
 from serving.errors import Problem, ProblemsError, TritonRepoError
 from serving.progress import SILENT
 from tests.builder.processes import Mark, Running, scale_onnx

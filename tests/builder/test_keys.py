@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from builder import file_memory, keys, packages
 from builder.api import load_spec
-from builder.cache import Record, digest_of
-from builder.file_memory import FileMemory
-from builder.keys import STEPS, Subject, fingerprints_of, inputs_of, steps_of
+from builder.incremental import file_memory, keys, packages
+from builder.incremental.cache import Record, digest_of
+from builder.incremental.file_memory import FileMemory
+from builder.incremental.keys import STEPS, Subject, fingerprints_of, inputs_of, steps_of
 from builder.pipeline import STAGES
 from builder.planning import content_of, decide
 from builder.spec import ModelSpec, Spec
@@ -344,7 +344,7 @@ FIELDS = {
 
 
 def test_every_field_of_the_spec_is_in_the_table():
-    """A new field: say in FIELDS what it changes, and key it in builder/keys.py."""
+    """A new field: say in FIELDS what it changes, and key it in builder/incremental/keys.py."""
     assert sorted(FIELDS) == sorted(_leaves(ModelSpec))
     assert sorted(Spec.model_fields) == ["models", "path", "repository", "server"]
 
@@ -636,7 +636,7 @@ def test_a_tool_is_taken_away(project, monkeypatch):
 )
 def test_python_and_our_own_code_change_everything(project, monkeypatch, what, value, reason):
     records = project.records(project.subject())
-    monkeypatch.setattr(f"builder.keys.{what}", lambda: value)
+    monkeypatch.setattr(f"builder.incremental.keys.{what}", lambda: value)
     assert wanted(project.subject(), records) == set(WITH_WHAT_FOLLOWS)
     assert any(reason in said for said in reasons(project.subject(), records))
 
@@ -691,7 +691,7 @@ def test_a_variable_that_depends_names_changes(project, monkeypatch):
     ],
 )
 def test_our_own_code_counts_where_it_can_change_a_result(tmp_path, monkeypatch, name, counts):
-    for path in ("builder/keys.py", name):
+    for path in ("builder/incremental/keys.py", name):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("before")
     monkeypatch.setattr(keys, "__file__", str(tmp_path / "builder" / "keys.py"))
@@ -708,7 +708,7 @@ def test_many_reasons_are_cut_short(project, monkeypatch):
     records = project.records(project.subject())
     monkeypatch.setattr(packages, "installed", lambda without=None: before | dict.fromkeys(TOOLS, "99"))
     monkeypatch.setattr(keys, "own_version", lambda: "0.2.0")
-    monkeypatch.setattr("builder.keys.platform.python_version", lambda: "3.99")
+    monkeypatch.setattr("builder.incremental.keys.platform.python_version", lambda: "3.99")
     export = next(decision for decision in decide(project.subject(), records) if decision.step == "source")
     assert len(export.why) == 4
     project.write("weights.pt", "changed")

@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from builder.external_data import external_files
-from builder.light_graph import light_bytes
-from builder.onnx_tensors import interface_of_onnx, load_graph
+from builder.graphs.external_data import external_files
+from builder.graphs.light_graph import light_bytes
+from builder.graphs.onnx_tensors import interface_of_onnx, load_graph
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_all_but_the_weights_is_there(model):
 
 def test_the_interface_is_the_same_either_way(model, monkeypatch):
     whole = interface_of_onnx(model)
-    monkeypatch.setattr("builder.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
+    monkeypatch.setattr("builder.graphs.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
     assert interface_of_onnx(model) == whole
     assert not load_graph(model).graph.initializer[0].raw_data
 
@@ -54,14 +54,14 @@ def test_the_interface_is_the_same_either_way(model, monkeypatch):
 def test_external_data_is_found_either_way(model, monkeypatch):
     onnx.save(onnx.load(model), model, save_as_external_data=True, location="weights.bin")
     found = external_files(model)
-    monkeypatch.setattr("builder.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
+    monkeypatch.setattr("builder.graphs.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
     assert external_files(model) == found != {}
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 4096, b"\x3a\x80\x80\x80\x08" + b"\0" * 4096, b"\x3b" + b"\0" * 4096])
 def test_no_onnx_file_is_refused(model, monkeypatch, content):
     model.write_bytes(content)
-    monkeypatch.setattr("builder.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
+    monkeypatch.setattr("builder.graphs.onnx_tensors.LIGHT_ABOVE_BYTES", 0)
     with pytest.raises(ValueError, match=r"not an ONNX file, or cut short \(\d+ bytes\): .* byte \d+"):
         load_graph(model)
 
@@ -69,7 +69,7 @@ def test_no_onnx_file_is_refused(model, monkeypatch, content):
 @pytest.mark.parametrize("light", [True, False])
 def test_a_file_that_is_cut_short_is_refused(model, monkeypatch, light):
     model.write_bytes(model.read_bytes()[:-5000])
-    monkeypatch.setattr("builder.onnx_tensors.LIGHT_ABOVE_BYTES", 0 if light else 1 << 30)
+    monkeypatch.setattr("builder.graphs.onnx_tensors.LIGHT_ABOVE_BYTES", 0 if light else 1 << 30)
     with pytest.raises(ValueError, match="not an ONNX file, or cut short"):
         load_graph(model)
 

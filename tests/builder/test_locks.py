@@ -12,12 +12,12 @@ import threading
 import pytest
 
 from builder.errors import LockedError, PublishError
-from builder.locks import HOLDER, build_lock, held_folder, holder_of, is_held, publish_lock
+from builder.repository.locks import HOLDER, build_lock, held_folder, holder_of, is_held, publish_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from builder.locks import build_lock
+from builder.repository.locks import build_lock
 with build_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

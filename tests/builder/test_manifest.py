@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from builder.errors import ManifestError
-from builder.manifest import Manifest, completed, digest_of, load, manifest_of, parse
-from builder.provenance import _git_state, git_state
-from builder.publish import publish
+from builder.repository.manifest import Manifest, completed, digest_of, load, manifest_of, parse
+from builder.repository.provenance import _git_state, git_state
+from builder.repository.publish import publish
 
 
 def _git(folder, *arguments):

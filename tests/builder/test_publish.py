@@ -13,8 +13,9 @@ import pytest
 
 from builder.config import ModelConfig, parse
 from builder.errors import ManifestError, PublishError
-from builder.manifest import Manifest, load
-from builder.publish import (
+from builder.repository.managing import rollback, verify_hashes
+from builder.repository.manifest import Manifest, load
+from builder.repository.publish import (
     Content,
     Staged,
     activate,
@@ -26,7 +27,6 @@ from builder.publish import (
     versions_of,
     withdraw,
 )
-from builder.repository import rollback, verify_hashes
 
 FILES = ["config.pbtxt", "golden.npz", "labels.txt", "manifest.json", "model.onnx"]
 HEADER = ("m: written by build-repo",)
@@ -177,7 +177,7 @@ def test_newest_content_knows_the_content_without_anything_heavy(repository, sta
     made = staged()
     publish(made, repository)
     code = (
-        "import sys; from pathlib import Path; from builder.publish import newest_content;"
+        "import sys; from pathlib import Path; from builder.repository.publish import newest_content;"
         f"c = newest_content(Path({str(repository)!r}), 'm'); print(c.version, c.served, c.signed, sorted(c.files));"
         "heavy = 'jinja2', 'google.protobuf', 'numpy', 'torch', 'tritonclient', 'onnx', 'rich';"
         "print([name for name in heavy if name in sys.modules])"

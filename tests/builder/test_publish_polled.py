@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from builder.publish import activate, publish
-from builder.repository import keep, rollback
+from builder.repository.managing import keep, rollback
+from builder.repository.publish import activate, publish
 from serving import Client, Server
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from builder import durable
 from builder.errors import PublishError, RepositoryError
-from builder.publish import activate, newest_content, publish, withdraw
-from builder.published import ModelFolder
-from builder.repository import keep, rollback, verify_hashes
+from builder.repository import durable
+from builder.repository.managing import keep, rollback, verify_hashes
+from builder.repository.publish import activate, newest_content, publish, withdraw
+from builder.repository.published import ModelFolder
 from serving.errors import UsageError
 
 NAMES = ("m", "n")

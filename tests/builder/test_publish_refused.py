@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from builder import durable
 from builder.errors import PublishError
-from builder.publish import newest_content, publish
+from builder.repository import durable
+from builder.repository.publish import newest_content, publish
 
 
 def contents(folder):
@@ -111,7 +111,7 @@ def test_what_the_system_refuses_is_said_and_leaves_everything_as_it_was(
 def test_a_version_is_never_overwritten(repository, staged, monkeypatch):
     publish(staged(), repository)
     before = contents(repository)
-    monkeypatch.setattr("builder.publish.next_version", lambda folder: 1)  # somebody was faster
+    monkeypatch.setattr("builder.repository.publish.next_version", lambda folder: 1)  # somebody was faster
     with pytest.raises(PublishError, match="m cannot be published") as caught:
         publish(staged("other"), repository)
     assert "a version is never overwritten" in caught.value.expected

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from builder.candidate import MARK, candidate, stale_candidates
 from builder.errors import ReloadError
-from builder.published import ModelFolder
-from builder.recheck import golden_of
-from builder.reload import reload
-from builder.repository import rollback
+from builder.live.candidate import MARK, candidate, stale_candidates
+from builder.live.recheck import golden_of
+from builder.live.reload import reload
+from builder.repository.managing import rollback
+from builder.repository.published import ModelFolder
 from serving import Client, Server
 from serving.errors import UsageError
 from serving.progress import SILENT
@@ -375,7 +375,8 @@ def test_what_a_killed_reload_left_is_removed_by_the_next(model, tmp_path, until
     once = f"if self.name[-1] == 'e' and not __import__('os').path.exists({str(begun)!r}): open({str(begun)!r}, 'w'); "
     model.put(2, python=(once + "time.sleep(2)", "2"))
     arguments = [grpc(model.server), str(model.repository), model.name]
-    code = "import sys; from pathlib import Path; from builder.reload import reload; url, where, name = sys.argv[1:]; "
+    code = "import sys; from pathlib import Path; from builder.live.reload import reload; "
+    code += "url, where, name = sys.argv[1:]; "
     process = subprocess.Popen([sys.executable, "-c", code + "reload(url, Path(where), name, 2)", *arguments])
     until(begun.exists)
     process.kill()

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from builder.errors import ManifestError, PublishError, RepositoryError
-from builder.publish import activate, newest_content, publish
-from builder.repository import diff, keep, list_models, rollback, verify_hashes
+from builder.repository.managing import diff, keep, list_models, rollback, verify_hashes
+from builder.repository.publish import activate, newest_content, publish
 from serving.errors import UsageError
 
 

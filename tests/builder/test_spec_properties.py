@@ -12,8 +12,8 @@ from builder.errors import SpecError
 from builder.names import model_name, same_but_for_case
 from builder.releases import ORT_OF_RELEASE
 from builder.spec import Root, read_spec
-from builder.spec_problems import allowed_keys
-from builder.yaml_source import read
+from builder.spec.problems import allowed_keys
+from builder.spec.yaml_source import read
 
 SETTINGS = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

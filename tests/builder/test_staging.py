@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from builder.errors import PublishError
-from builder.staging import staging_for, sweep
+from builder.workers.staging import staging_for, sweep
 
 HOLD = """
 import sys
 from pathlib import Path
-from builder.staging import staging_for
+from builder.workers.staging import staging_for
 
 with staging_for(Path(sys.argv[1])) as folder:
     (folder / "model.onnx").write_text("half written")

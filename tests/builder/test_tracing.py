@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import builder
-from builder import tracing as tracing_module
-from builder.fingerprint import ABSENT, Fingerprints
-from builder.tracing import note_read, tracing
+from builder.incremental import tracing as tracing_module
+from builder.incremental.fingerprint import ABSENT, Fingerprints
+from builder.incremental.tracing import note_read, tracing
+from builder.incremental.watching import Watch
 from builder.usercode import call, user_code
-from builder.watching import Watch
 
 
 class User:
@@ -153,7 +153,7 @@ def test_a_file_that_a_c_library_opens_counts(user):
     "path", ["HERE / 'data' / 'a.bin'", "os.path.join(HERE, 'data', 'a.bin')", "f'{HERE}/data/a.bin'"]
 )
 def test_where_the_kernel_does_not_tell_a_file_that_is_named_in_the_source_counts(user, monkeypatch, path):
-    monkeypatch.setattr("builder.watching._MAX_FOLDERS", 0)
+    monkeypatch.setattr("builder.incremental.watching._MAX_FOLDERS", 0)
     user.write("data/a.bin")
     user.write("data/b.bin")
     code = HERE + C_LIBRARY.replace("def run(name)", "def run()").replace("HERE / name", path)
@@ -256,8 +256,8 @@ def test_a_package_that_is_imported_now_and_what_it_imports_count(user, tmp_path
         f"""
         import sys; sys.path.insert(0, {str(Path(builder.__file__).parents[1])!r})
         from pathlib import Path
-        from builder.fingerprint import Fingerprints
-        from builder.tracing import tracing
+        from builder.incremental.fingerprint import Fingerprints
+        from builder.incremental.tracing import tracing
         from builder.usercode import call, user_code
         folder = Path({str(user.folder)!r})
         baseline = frozenset(name.split(".")[0] for name in sys.modules)
@@ -548,7 +548,7 @@ def test_a_kernel_or_c_library_without_fanotify_is_no_error(user, monkeypatch):
         def __init__(self, *args, **kwargs):
             raise OSError("no such library")
 
-    monkeypatch.setattr("builder.watching.ctypes.CDLL", NoLibrary)
+    monkeypatch.setattr("builder.incremental.watching.ctypes.CDLL", NoLibrary)
     watch = Watch(user.folder)
     watch.end()
     assert not watch.is_complete

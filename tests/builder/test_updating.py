@@ -10,9 +10,9 @@ import pytest
 
 from builder.api import BuildReport, ModelResult
 from builder.errors import ReloadError
-from builder.published import ModelFolder
-from builder.repository import rollback
-from builder.updating import check_server, reload_published, rollback_on, update_text
+from builder.live.updating import check_server, reload_published, rollback_on, update_text
+from builder.repository.managing import rollback
+from builder.repository.published import ModelFolder
 from serving import Client, Server
 from serving.signatures import verify_repository
 from tests.builder.live_models import Load, put, times

@@ -1,7 +1,7 @@
 import pytest
 
 from builder.errors import SpecError
-from builder.yaml_source import read
+from builder.spec.yaml_source import read
 
 
 def _read(tmp_path, text):

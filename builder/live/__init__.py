@@ -1,0 +1,1 @@
+"""Another version into a running server, while it answers."""

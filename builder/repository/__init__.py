@@ -1,0 +1,1 @@
+"""What is published: put into the repository, listed, rolled back, compared, pruned, checked."""

@@ -1,0 +1,76 @@
+"""What a version consists of, to find out whether anything is to be published: read cheaply, nothing heavy imported."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.repository.published import ModelFolder
+
+if TYPE_CHECKING:
+    from builder.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Content:
+    """What makes a version what it is.
+
+    Attributes:
+        version: which; None for one that is not published.
+        files: sha256 of its files, by name.
+        config_identity: see :func:`config_identity`.
+        served: the version that is served, where this one is published.
+        signed: whether it has a signature.
+    """
+
+    version: int | None
+    files: Mapping[str, str]
+    config_identity: str | None
+    served: int | None = None
+    signed: bool = False
+
+    def same_as(self, wanted: Content) -> bool:
+        """Whether it has every file of ``wanted``, and its configuration."""
+        same_files = all(self.files.get(name) == digest for name, digest in wanted.files.items())
+        return same_files and self.config_identity == wanted.config_identity
+
+
+def config_identity(config: ModelConfig, header: tuple[str, ...]) -> str:
+    """A digest of a configuration that is the same for every version it may become."""
+    from builder.config import render
+
+    return hashlib.sha256(render(config.at(1), header=header).encode()).hexdigest()
+
+
+def newest_content(repository: Path, name: str) -> Content | None:
+    """The content of the newest version, where all is as publishing left it.
+
+    Reads a manifest and the sizes of files: cheap enough for hundreds of models.
+
+    Returns:
+        None where there is no version, files of it (or of the version that is served) are missing or have another
+        size, its manifest or the model's ``config.pbtxt`` was edited, or publishing it was cut short.
+    """
+    model = ModelFolder(repository, name)
+    newest = model.newest()
+    served = model.served()
+    if newest is None or served is None or model.pending() is not None:
+        return None
+    manifest = model.whole(newest)
+    if manifest is None or (served != newest and model.whole(served) is None):
+        return None
+    files = {name: entry.sha256 for name, entry in manifest.files.items()}
+    return Content(newest, files, manifest.config_identity, served, manifest.signature is not None)
+
+
+def same_as(
+    repository: Path, name: str, files: Mapping[str, str], config: ModelConfig, header: tuple[str, ...]
+) -> int | None:
+    """The newest version, if it has these files (sha256 by name) and this configuration."""
+    newest = newest_content(repository, name)
+    if newest is None or not newest.same_as(Content(None, files, config_identity(config, header))):
+        return None
+    return newest.version

@@ -1,0 +1,276 @@
+"""What a user may ask for: the pydantic models of ``models.yaml``, and all that is wrong with one, at once.
+
+Nothing here imports torch or runs the user's code: reading a spec is cheap and safe. The ``Attributes`` of each class
+are the reference: ``docs/generate.py`` makes the page and the JSON schema of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from builder.errors import SpecError
+from builder.findings import Finding, Findings, did_you_mean, refuse
+from builder.names import label_files, tensor_name
+from builder.releases import ORT_OF_RELEASE, opset_of_server
+from builder.spec.checks import checks
+from builder.spec.parts import (
+    SOURCE_KINDS,
+    Batch,
+    Callable,
+    Dependency,
+    Evaluate,
+    Export,
+    FileText,
+    Instances,
+    Part,
+    Source,
+    TensorText,
+    VariantName,
+    Warmup,
+)
+from builder.spec.problems import in_order, spelled, validated
+from builder.spec.yaml_source import Document, read
+from builder.tensors import Interface, contradictions, parse_tensor
+from serving.errors import Problem
+
+__all__ = [
+    "SOURCE_KINDS",
+    "Batch",
+    "Callable",
+    "Evaluate",
+    "Export",
+    "Instances",
+    "ModelSpec",
+    "Root",
+    "Source",
+    "Spec",
+    "Warmup",
+    "read_spec",
+]
+
+TensorName = Annotated[str, AfterValidator(tensor_name)]
+
+
+def _release(text: str) -> str:
+    if text not in ORT_OF_RELEASE:
+        first, *_, last = ORT_OF_RELEASE
+        expected = f"one of {first} to {last}, as in the name of NVIDIA's image"
+        raise refuse(f"unknown Triton release {text!r}", expected=expected, fix=f'server: "{last}"')
+    return text
+
+
+class ModelSpec(Part):
+    """One model. Where a key is left out, the default is what most users of Triton want.
+
+    Attributes:
+        source: where the module, or the ONNX file, comes from.
+        inputs: name: tensor, such as `float32[batch, 3, seq: 1..512]`. For an `onnx` source taken from the file.
+        outputs: likewise.
+        batch: batching in the server. Without a tensor that begins with `batch` there is none.
+        samples: gives real inputs: a list (or generator) of mappings of input name to array, without the batch
+            dimension. Seeded random ones stand in where it is left out.
+        evaluate: the metric that an artifact must not lose.
+        variants: what to build; so far `onnx-fp32`.
+        serve: the variant that is served under the plain name; by default the first.
+        labels: output: a text file with one label a line, which is copied, and `label_filename` set.
+        instances: how many copies run side by side; by default Triton decides.
+        warmup: what is run before the model is called ready; by default nothing.
+        response_cache: answer equal requests from the cache, where the server has one.
+        export: how ONNX is made.
+        depends: what else the result depends on, beyond the files that the spec names and the modules they import:
+            globs relative to the spec's folder (`vocab.txt`, `data/**/*.csv`; absolute and `..` allowed; a folder
+            stands for every file below it; one that matches nothing is a problem), or `$NAME` for the value of an
+            environment variable. A change of one of them makes the model be built again.
+        config: any field of Triton's `ModelConfig` by its protobuf name, to any depth; blocks are merged with what is
+            decided here, lists replace it, `input` and `output` are merged by `name`.
+    """
+
+    source: Source
+    inputs: dict[TensorName, TensorText] = Field({})
+    outputs: dict[TensorName, TensorText] = Field({})
+    batch: Batch = Batch()
+    samples: Callable | None = None
+    evaluate: Evaluate | None = None
+    variants: tuple[VariantName, ...] = ("onnx-fp32",)
+    serve: VariantName | None = None
+    labels: dict[str, FileText] = Field({})
+    instances: Instances | None = None
+    warmup: Warmup | None = None
+    response_cache: StrictBool = False
+    export: Export = Export()
+    depends: tuple[Dependency, ...] = ()
+    config: dict[str, Any] = Field({})
+
+    @property
+    def declared(self) -> Interface:
+        """The tensors as written; empty where they are to be taken from an existing ``.onnx``."""
+        return Interface(
+            tuple(parse_tensor(name, text) for name, text in self.inputs.items()),
+            tuple(parse_tensor(name, text) for name, text in self.outputs.items()),
+        )
+
+    @property
+    def served(self) -> str:
+        """The variant that is published under the plain name."""
+        return self.serve or self.variants[0]
+
+    @field_validator("variants")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise refuse("`variants` is empty", expected="at least one", fix="leave it out for onnx-fp32")
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise refuse(f"variant {twice[0]!r} is listed twice", fix="keep one of them")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        found = [*self._completeness(), *self._tensor_findings()]
+        found += [Finding(f.what, f.expected, f.got, f.fix, ("labels", *f.path)) for f in label_files(self.labels)]
+        if found:
+            raise Findings(found)
+        return self
+
+    def _completeness(self) -> list[Finding]:
+        found = []
+        if self.serve is not None and self.serve not in self.variants:
+            what = f"serve: {self.serve!r} is none of the variants"
+            found.append(Finding(what, ", ".join(self.variants), path=("serve",)))
+        if self.source.onnx is None:
+            for key, example in (("inputs", "image: float32[batch, 3, 224, 224]"), ("outputs", "y: float32[batch, 2]")):
+                if not getattr(self, key):
+                    what = f"`{key}` is missing; only an `onnx` source brings its own"
+                    name, _, text = example.partition(": ")
+                    found.append(Finding(what, f'{key}: {{{name}: "{text}"}}', path=(key,)))
+        for name in self.labels:
+            if self.outputs and name not in self.outputs:
+                what = f"labels for {name!r}, which is none of the outputs"
+                fix = did_you_mean(name, self.outputs)
+                found.append(Finding(what, ", ".join(self.outputs), fix=fix, path=("labels", name)))
+        for key in ("input", "output"):
+            entries, known = self.config.get(key), getattr(self, f"{key}s")
+            for index, entry in enumerate(entries if isinstance(entries, list) and known else []):
+                tensor = entry.get("name") if isinstance(entry, dict) else None
+                if tensor not in known:
+                    what = f"config.{key} names {tensor!r}, which the model does not have"
+                    fix = did_you_mean(str(tensor), known) or "give each entry the `name` of one of them"
+                    found.append(Finding(what, ", ".join(known), fix=fix, path=("config", key, index)))
+        return found
+
+    def _tensor_findings(self) -> list[Finding]:
+        declared = self.declared
+        given = "max" in self.batch.model_fields_set
+        found = contradictions(declared, max_batch=self.batch.max, batch_given=given)
+        if self.source.onnx is None:
+            sides = (("inputs", declared.inputs), ("outputs", declared.outputs))
+            for side, name in [(side, t.name) for side, tensors in sides for t in tensors if t.dtype.torch is None]:
+                what = f"{name!r} is text, and torch has no tensors of text"
+                fix = "turn text into numbers before the model; only an `onnx` source can take it"
+                found.append(Finding(what, fix=fix, path=(side, name)))
+        if self.warmup is None or not declared.outputs:
+            return found
+        limit = self.batch.max if declared.batches and self.batch.max else 1
+        for index, size in enumerate(self.warmup.batch_sizes):
+            if size > limit:
+                what = f"warmup with {size}, beyond the largest batch"
+                expected = f"at most {limit} ({'batch.max' if declared.batches else 'the model does not batch'})"
+                found.append(Finding(what, expected, path=("warmup", "batch_sizes", index)))
+        return found
+
+
+class Root(Part):
+    """A whole file.
+
+    Attributes:
+        repository: the folder where models are published. Not the spec's own folder or one above it: Triton takes every
+            folder of a repository for a model.
+        server: the Triton release that the repository is for (`"26.09"`, in quotes); decides the newest ONNX opset. By
+            default the release of `docker-compose.yml`.
+        models: one entry per model; the key is its name in Triton.
+    """
+
+    repository: FileText = "model_repository"
+    server: Annotated[str, AfterValidator(_release), WithJsonSchema({"enum": [*ORT_OF_RELEASE]})] | None = None
+    models: dict[str, ModelSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _opsets(self) -> Root:
+        found = []
+        for name, model in self.models.items():
+            newest = opset_of_server(self.server, model.export.exporter)
+            if model.export.opset is not None and model.export.opset > newest:
+                what = f"opset {model.export.opset} is too new"
+                expected = f"at most {newest}, which exporter {model.export.exporter!r} writes and the server takes"
+                fix = "leave `opset` out: the newest that works is chosen"
+                found.append(Finding(what, expected, fix=fix, path=("models", name, "export", "opset")))
+        if found:
+            raise Findings(found)
+        return self
+
+
+class Spec(BaseModel):
+    """A whole ``models.yaml``, read and checked.
+
+    Attributes:
+        path: the file; relative paths in it are relative to its folder.
+        repository: where models are published (absolute).
+        server: the Triton release the repository is for (``26.09``); None for the one this version is tested with.
+        models: by name, in the order of the file.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    path: Path
+    repository: Path
+    server: str | None
+    models: dict[str, ModelSpec]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the spec: where the user's files are."""
+        return self.path.parent
+
+
+def read_spec(path: str | Path) -> tuple[Spec, Document]:
+    """Read a spec and report everything that is wrong with it at once.
+
+    Returns:
+        The spec, and the document behind it, which knows the line of every key.
+
+    Raises:
+        SpecError: with one problem per mistake, in the order of the file.
+        MissingDependencyError: nothing else is wrong, but ``config`` cannot be checked without tritonclient.
+    """
+    try:
+        path = Path(os.path.realpath(path))
+    except ValueError as exc:
+        raise SpecError([Problem(f"{str(path)!r} is no path", expected="a spec", got=str(exc))]) from exc
+    document = read(path)
+    if not isinstance(document.data, dict):
+        got = spelled(document.data)
+        fix = 'models: {NAME: {source: {python: "model.py:load"}, inputs: ..., outputs: ...}}'
+        raise SpecError(
+            [Problem("the spec is empty or no mapping", str(path), "`models:` with one entry per model", got, fix)]
+        )
+    root, problems = validated(Root, document)
+    problems += checks(document, found_any=bool(problems))
+    odd = {problem.where for problem in document.problems}  # whose value nobody can judge
+    problems = in_order([*document.problems, *(problem for problem in problems if problem.where not in odd)], path)
+    if problems or root is None:
+        raise SpecError(problems)
+    repository = Path(os.path.realpath(path.parent / root.repository))
+    return Spec(path=path, repository=repository, server=root.server, models=root.models), document

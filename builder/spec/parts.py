@@ -1,0 +1,278 @@
+"""The parts of a model's entry in ``models.yaml``: its source, batching, samples, metric, instances, export.
+
+The ``Attributes`` of each class are the reference: ``docs/generate.py`` makes the page and the JSON schema of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from builder.findings import Finding, Findings, did_you_mean, refuse
+from builder.spec.files import depends_text
+from builder.tensors import parse_tensor
+from builder.variants import VARIANTS
+from serving.dtypes import DTYPES
+
+DEFAULT_MAX_BATCH = 8
+SOURCE_KINDS = ("python", "exported", "checkpoint", "huggingface", "onnx")
+_REFERENCE = re.compile(r"(?P<module>[^\x00-\x1f]+?):(?P<name>[A-Za-z_]\w*)")
+
+
+def is_reference(text: str) -> bool:
+    """True for ``file.py:function`` and ``package.module:function``."""
+    return bool(_REFERENCE.fullmatch(text))
+
+
+def _tensor_text(text: str) -> str:
+    parse_tensor("", text)
+    return text
+
+
+def _reference_text(text: str) -> str:
+    if not is_reference(text):
+        fix = f"{text}:FUNCTION" if text.endswith(".py") else ""
+        raise refuse(f"{text!r} names no callable", expected="file.py:function or package.module:function", fix=fix)
+    return text
+
+
+def _variant_text(text: str) -> str:
+    if text not in VARIANTS:
+        raise refuse(f"unknown variant {text!r}", expected=", ".join(VARIANTS), fix=did_you_mean(text, VARIANTS))
+    return text
+
+
+def _file_text(text: str) -> str:
+    if not text or "\0" in text:
+        raise refuse(f"{text!r} is no path", expected="a path, relative to the spec's folder")
+    return text
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise refuse("true and false are no numbers", expected="a number")
+    return value
+
+
+TENSOR_PATTERN = rf"^\s*({'|'.join(dtype.name for dtype in DTYPES if dtype.numpy)})\s*\[.*\]\s*$"
+REFERENCE_PATTERN = r"^.+:[A-Za-z_]\w*$"
+TensorText = Annotated[str, AfterValidator(_tensor_text), WithJsonSchema({"type": "string", "pattern": TENSOR_PATTERN})]
+Reference = Annotated[
+    str, AfterValidator(_reference_text), WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN})
+]
+VariantName = Annotated[str, AfterValidator(_variant_text), WithJsonSchema({"enum": list(VARIANTS)})]
+FileText = Annotated[str, AfterValidator(_file_text)]
+Dependency = Annotated[str, AfterValidator(depends_text)]
+
+
+_ONNX_CALLABLE = {"python": {"type": "string", "pattern": REFERENCE_PATTERN}}
+_ONNX_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": _ONNX_CALLABLE, "required": ["python"], "additionalProperties": False},
+    ]
+}
+
+
+class Part(BaseModel):
+    """What every part has in common: unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Callable(Part):
+    """A Python callable of the user's.
+
+    Attributes:
+        python: `file.py:function` (relative to the spec's folder) or `package.module:function`.
+        args: keyword arguments it is called with.
+    """
+
+    python: Reference
+    args: dict[str, Any] = {}
+
+    @property
+    def file(self) -> str | None:
+        """The file, or None where an importable module is named."""
+        module = self.python.rpartition(":")[0]
+        return module if module.endswith(".py") else None
+
+
+class Source(Part):
+    """Where a module comes from: exactly one of `python`, `exported`, `checkpoint`, `huggingface`, `onnx`.
+
+    Attributes:
+        python: a callable in a file (`model.py:load`) or in an importable module (`package.module:load`) that returns a
+            `torch.nn.Module`.
+        args: keyword arguments of `python` or `factory`.
+        exported: a file that `torch.export.save` wrote (`.pt2`).
+        checkpoint: a state dict for what `factory` returns: `.safetensors`, or `.pt`, `.pth`, `.bin` with tensors only.
+        factory: a callable that returns the module for `checkpoint`.
+        allow_pickle: load a checkpoint that is a full pickle, which can run any code it likes.
+        huggingface: a local folder with `config.json` and weights; nothing is downloaded, no remote code is run.
+        class: the class of transformers that loads the `huggingface` folder.
+        onnx: an existing `.onnx` file, taken as it is; or `{python: "data.py:path"}`, a callable that returns its path.
+    """
+
+    python: Reference | None = None
+    args: dict[str, Any] = {}
+    exported: FileText | None = None
+    checkpoint: FileText | None = None
+    factory: Reference | None = None
+    allow_pickle: StrictBool = False
+    huggingface: FileText | None = None
+    hf_class: str = Field("AutoModel", alias="class")
+    onnx: Annotated[FileText | None, WithJsonSchema(_ONNX_SCHEMA)] = None
+
+    @field_validator("onnx", mode="before")
+    @classmethod
+    def _onnx_callable(cls, value: Any) -> Any:
+        # {python: "data.py:path"} is kept as the reference itself: a path never ends in `.py:name`.
+        if not isinstance(value, dict):
+            return value
+        reference = value.get("python")
+        if list(value) != ["python"] or not isinstance(reference, str):
+            raise refuse("`onnx` is neither a file nor a callable", expected='onnx: {python: "data.py:path"}')
+        return _reference_text(reference)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Source:
+        given = [kind for kind in SOURCE_KINDS if getattr(self, kind) is not None]
+        found = []
+        if len(given) != 1:
+            fix = f"keep one of {' and '.join(given)}" if given else 'for example {python: "model.py:load"}'
+            got = " and ".join(given) if given else "none of them"
+            found.append(Finding("a source is exactly one kind", ", ".join(SOURCE_KINDS), got, fix))
+        if (self.checkpoint is None) != (self.factory is None):
+            have, lack = ("checkpoint", "factory") if self.factory is None else ("factory", "checkpoint")
+            what = f"`checkpoint` and `factory` belong together: `{lack}` is missing"
+            found.append(Finding(what, "the weights, and a callable that builds the module for them", path=(have,)))
+        if self.args and given and self.python is None and self.factory is None:
+            found.append(Finding(f"`args` are for `python` or `factory`; `{given[0]}` takes none", path=("args",)))
+        if "hf_class" in self.model_fields_set and self.huggingface is None:
+            found.append(Finding("`class` is for `huggingface`", path=("class",)))
+        if self.allow_pickle and self.checkpoint is None:
+            found.append(Finding("`allow_pickle` is for `checkpoint`", path=("allow_pickle",)))
+        if found:
+            raise Findings(found)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the kinds it is; a key of ``builder.sources.LOADERS``."""
+        return next(kind for kind in SOURCE_KINDS if getattr(self, kind) is not None)
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """``(key, reference)`` of every Python callable it names."""
+        if self.python:
+            yield "python", self.python
+        if self.factory:
+            yield "factory", self.factory
+        if self.onnx and is_reference(self.onnx):
+            yield "onnx", self.onnx
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """``(key, path)`` of every file or folder it names."""
+        for key in ("exported", "checkpoint", "huggingface", "onnx"):
+            value = getattr(self, key)
+            if value and not (key == "onnx" and is_reference(value)):
+                yield key, value
+
+
+class Batch(Part):
+    """Batching in the server.
+
+    Attributes:
+        max: Triton's `max_batch_size`; 0 turns the server's batching off.
+        preferred: `preferred_batch_size` of the dynamic batcher: sizes that are sent on at once.
+        max_queue_delay_microseconds: how long a request may wait for company.
+        dynamic: whether requests are put together at all.
+    """
+
+    max: int = Field(DEFAULT_MAX_BATCH, ge=0, le=65536, strict=True)
+    preferred: tuple[Annotated[int, Field(strict=True)], ...] = ()
+    max_queue_delay_microseconds: int = Field(0, ge=0, le=2**63 - 1, strict=True)
+    dynamic: StrictBool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Batch:
+        found = [
+            Finding(
+                f"preferred batch size {size} is outside 1..{self.max} (batch.max)",
+                fix="take it out, or raise `max`",
+                path=("preferred", index),
+            )
+            for index, size in enumerate(self.preferred)
+            if not 1 <= size <= self.max
+        ]
+        if not self.dynamic and (self.preferred or self.max_queue_delay_microseconds):
+            what = "`preferred` and `max_queue_delay_microseconds` need `dynamic: true`"
+            found.append(Finding(what, path=("dynamic",)))
+        if found:
+            raise Findings(found)
+        return self
+
+
+class Evaluate(Callable):
+    """The user's metric, `f(predict) -> float`, higher is better; `predict` takes and gives mappings of batched arrays.
+
+    Attributes:
+        max_drop: how much lower than PyTorch's an artifact's value may be.
+    """
+
+    max_drop: Annotated[float, BeforeValidator(_no_boolean)] = Field(0.0, ge=0, allow_inf_nan=False)
+
+
+class Instances(Part):
+    """Triton's `instance_group`: how many copies run side by side, and where.
+
+    Attributes:
+        count: copies, on each device.
+        kind: where; `KIND_AUTO` is the GPUs where the server has any.
+        gpus: device numbers, for `KIND_GPU` and `KIND_AUTO`.
+    """
+
+    count: int = Field(1, ge=1, le=1024, strict=True)
+    kind: Literal["KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL"] = "KIND_AUTO"
+    gpus: tuple[Annotated[int, Field(ge=0, le=1023, strict=True)], ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Instances:
+        if self.gpus and self.kind == "KIND_CPU":
+            raise Findings([Finding("`gpus` with KIND_CPU", "KIND_GPU, or no `gpus`", path=("gpus",))])
+        return self
+
+
+class Warmup(Part):
+    """Requests that are run once before the model is called ready, so that no user pays for the first one.
+
+    Attributes:
+        batch_sizes: one request of zeros for each of these batch sizes.
+    """
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = (1,)
+
+
+class Export(Part):
+    """How ONNX is made.
+
+    Attributes:
+        exporter: `auto` tries dynamo, then TorchScript.
+        opset: the ONNX opset; by default the newest that the exporter writes and the server's ONNX Runtime takes.
+    """
+
+    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    opset: int | None = Field(None, ge=16, le=23, strict=True)

@@ -1,0 +1,1 @@
+"""Models built side by side: processes that are forked, watched and ended, and the servers that verify."""

@@ -32,7 +32,7 @@ def test_imports_run_one_way(package):
 def test_stages_of_the_builder_do_not_know_each_other():
     stages = {"sources", "export", "config", "verify", "repository"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.
-    shared = {"verify": {"config"}, "publish": {"config"}}
+    shared = {"verify": {"config"}, "repository": {"config"}}
     for stage in stages:
         place = ROOT / "builder" / stage
         files = place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]

@@ -57,7 +57,7 @@ update-bench: install ## updates under load, explicit and polling (about 6 minut
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
 	$(BIN)/python benchmarks/serving.py
 
-chaos: install ## kill -9 of build-repo at 100 random moments under a polling Triton (about 15 minutes)
+chaos: install ## kill -9 of build-repo at 100 random moments under a polling Triton (about 10 minutes, more on a busy machine)
 	$(BIN)/python benchmarks/chaos.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
 
 wheel: install ## build the wheel into dist/

@@ -198,7 +198,7 @@ CRASHES = {
     "segfault": ("crashed", "SIGSEGV"),
     "exits": ("ended before the build was done", "exit status 3"),
     "exits_well": ("ended before the build was done", "exit status 0"),
-    "system_exit": ("raised SystemExit, which ends a program", "enough"),
+    "system_exit": ("source bad.py:system_exit raised", "SystemExit: enough"),
     "interrupts": ("raised KeyboardInterrupt, which ends a program", "KeyboardInterrupt"),
     "memory": ("building memory ran out of memory", "no room for 80 GB"),
     "killed": ("building killed ran out of memory", "SIGKILL"),

@@ -443,7 +443,8 @@ def test_a_path_is_said_as_seen_from_the_spec_when_it_was_written_as_seen_from_h
 
 def test_config_cannot_be_checked_without_tritonclient(write, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "tritonclient", None)
+    for name in ("tritonclient", "tritonclient.grpc"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "tritonclient.grpc.model_config_pb2", raising=False)
     with pytest.raises(MissingDependencyError, match="tritonclient"):
         read_spec(write(GOOD + "    config: {metric_tags: {a: b}}\n"))

@@ -694,7 +694,7 @@ def test_our_own_code_counts_where_it_can_change_a_result(tmp_path, monkeypatch,
     for path in ("builder/incremental/keys.py", name):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("before")
-    monkeypatch.setattr(keys, "__file__", str(tmp_path / "builder" / "keys.py"))
+    monkeypatch.setattr(keys, "__file__", str(tmp_path / "builder" / "incremental" / "keys.py"))
     keys.own_version.cache_clear()
     before = keys.own_version()
     (tmp_path / name).write_text("after")

@@ -114,7 +114,7 @@ def test_every_command_of_a_page_runs(page, workplace):
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_docs")
 def test_the_python_of_the_readme_runs(workplace):
     (code,) = _blocks(ROOT / "README.md", "python")
     done = subprocess.run(

@@ -14,7 +14,7 @@ from builder.repository.publish import versions_of
 from serving import Client, Server
 from serving.errors import UsageError
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_build")]
 HERE = Path(__file__).parent
 
 SPEC = """

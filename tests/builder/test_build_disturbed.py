@@ -19,7 +19,7 @@ from serving import Client
 from serving import server as server_module
 from tests.builder.processes import Mark, scale_onnx
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_build_disturbed")]
 
 
 @pytest.fixture

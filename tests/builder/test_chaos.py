@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_chaos")
 def test_builds_that_are_killed_harm_nothing():
     command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "--kills", "6", "--no-torch", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)

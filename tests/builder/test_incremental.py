@@ -24,7 +24,7 @@ from builder.usercode import user_code
 from serving.progress import SILENT
 from tests.builder.processes import Mark, Running
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_incremental")]
 
 STEPS = ("source", "samples", "reference", "export", "config", "contract", "parity", "serve")
 AFTER_CONFIG = ("config", "contract", "serve")

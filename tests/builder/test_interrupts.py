@@ -102,7 +102,7 @@ def _interrupt(running, how):
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_interrupts")
 @pytest.mark.parametrize(
     ("moment", "how"),
     [*((moment, GROUP) for moment in MOMENTS), *(("in the user's code", how) for how in (ALONE, TERM, TWICE))],
@@ -130,7 +130,7 @@ def test_it_ends_soon_and_leaves_nothing(spec, until, moment, how, record_proper
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_interrupts")
 def test_what_it_started_ends_by_itself_when_it_is_killed(spec, until):
     with Running(spec("onnx", "children"), "--jobs", "2", mark=Mark()) as running:
         until(lambda: _in_the_users_code(running) and len(running.mark.named("sleep")) == 1, 100)

@@ -234,7 +234,7 @@ def bad(tmp_path_factory):
     return report, printed.by_model, mark
 
 
-server = [pytest.mark.server, pytest.mark.xdist_group("build")]
+server = [pytest.mark.server, pytest.mark.xdist_group("test_jobs")]
 
 
 class TestUserCode:
@@ -302,7 +302,7 @@ def b():
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_jobs")
 def test_what_models_print_at_the_same_time_comes_in_one_block_each(tmp_path):
     (tmp_path / "chatty.py").write_text(CHATTY)
     scale_onnx(tmp_path / "scale.onnx", 2)
@@ -318,7 +318,7 @@ def test_what_models_print_at_the_same_time_comes_in_one_block_each(tmp_path):
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("build")
+@pytest.mark.xdist_group("test_jobs")
 def test_the_process_that_starts_the_builds_is_replaced_when_it_dies(tmp_path):
     """As the kernel does when memory runs out; the model that was being built is the only one that fails."""
     (tmp_path / "bad.py").write_text(

@@ -10,7 +10,7 @@ from builder.repository.managing import keep, rollback
 from builder.repository.publish import activate, publish
 from serving import Client, Server
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_publish_polled")]
 
 CODE = """
 import numpy as np

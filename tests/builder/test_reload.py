@@ -23,7 +23,7 @@ from serving.errors import UsageError
 from serving.progress import SILENT
 from tests.builder.live_models import Load, golden, put, times
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_reload")]
 
 
 class Heard:

@@ -17,7 +17,7 @@ from serving import Client, Server
 from serving.signatures import verify_repository
 from tests.builder.live_models import Load, put, times
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("build")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_updating")]
 
 SPEC = """
 models:

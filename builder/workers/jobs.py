@@ -29,7 +29,7 @@ from serving.errors import TritonRepoError
 from serving.progress import Reporter
 
 JOB_BYTES = 1_500_000_000
-"""What one small model needs at once: the frameworks, its export, and a server with one model (measured: 1.1 GB)."""
+"""What one small model may need: the frameworks, its export, a server. Two at once were seen to take 1.0 GB in all."""
 ARTIFACT_FACTOR = 2.5
 _SHARE = 0.8
 _EXIT_S = 2.0

@@ -43,6 +43,26 @@ class AccuracyError(TritonRepoError):
     """An artifact loses more accuracy than the spec allows."""
 
 
+class PrecisionError(TritonRepoError):
+    """The model could not be brought to another precision, or not within the accuracy that was asked for."""
+
+
+class RecipeError(TritonRepoError):
+    """A recipe file cannot be used, or does not fit the model."""
+
+
+class CalibrationError(TritonRepoError):
+    """Calibration samples are missing, or say nothing about the ranges of the model's values."""
+
+
+class EngineError(TritonRepoError):
+    """A TensorRT engine could not be built, or would not fit the server or the GPU it is for."""
+
+
+class UnavailableError(TritonRepoError):
+    """This machine lacks what a variant needs: a GPU, a library. It says where and how it can be built."""
+
+
 class CacheError(TritonRepoError):
     """What a step made could not be kept, or not be read back."""
 

@@ -1,0 +1,1 @@
+"""ONNX to a TensorRT engine, by TensorRT or by TensorRT-RTX."""

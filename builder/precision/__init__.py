@@ -1,0 +1,1 @@
+"""ONNX to ONNX at another precision: what ONNX Runtime and TensorRT both run."""

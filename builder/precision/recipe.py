@@ -1,0 +1,122 @@
+"""A recipe: all that is decided about a model's precision, as data that can be committed and replayed.
+
+A recipe names nodes of the *prepared* graph (:mod:`builder.precision.prepare`); applied to the same graph with the same
+calibration samples it gives the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builder.errors import RecipeError
+from builder.numerics import Array
+
+Feeds = Callable[[], Iterator[Mapping[str, Array]]]
+"""Gives calibration requests anew each time it is called: full tensors, with the batch dimension, one at a time."""
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "cast": ("fp16", "bf16"),
+    "static": ("int8",),
+    "dynamic": ("int8",),
+    "weights": ("int8-weights", "int4-weights"),
+}
+"""Method: the precisions that it makes."""
+
+OPTIONS: dict[str, frozenset[str]] = {
+    "cast": frozenset({"io"}),
+    "static": frozenset(
+        {"calibrator", "percentile", "activation", "symmetric", "reduce_range", "per_channel", "op_types", "smooth"}
+    ),
+    "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "smooth"}),
+    "weights": frozenset({"bits", "block_size", "symmetric", "op_types"}),
+}
+"""Method: the options it has."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a graph is brought to another precision.
+
+    Attributes:
+        precision: as in :class:`builder.variants.Variant`.
+        method: a key of :data:`METHODS`.
+        keep: names of the nodes that stay in float, sorted.
+        options: of the method, plain data; a key of :data:`OPTIONS`.
+    """
+
+    precision: str
+    method: str
+    keep: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "precision": self.precision,
+            "method": self.method,
+            "options": dict(sorted(self.options.items())),
+            "keep": sorted(self.keep),
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what it says."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def text(self, comment: str = "") -> str:
+        """As a file: YAML, with a comment above it."""
+        head = "".join(f"# {line}\n" for line in comment.splitlines())
+        return head + yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str) -> Recipe:
+        """What :meth:`as_dict` gave.
+
+        Raises:
+            RecipeError: it is something else.
+        """
+        if not isinstance(data, dict):
+            raise _refused("it is no mapping", where, "precision, method, options, keep", type(data).__name__)
+        unknown = sorted(set(data) - {"precision", "method", "options", "keep"}, key=str)
+        if unknown:
+            raise _refused(f"unknown key {unknown[0]!r}", where, "precision, method, options, keep", str(unknown[0]))
+        method, precision = data.get("method"), data.get("precision")
+        if method not in METHODS:
+            raise _refused(f"unknown method {method!r}", where, ", ".join(METHODS), str(method))
+        if precision not in METHODS[method]:
+            raise _refused(f"{method!r} does not make {precision!r}", where, ", ".join(METHODS[method]), str(precision))
+        options, keep = data.get("options") or {}, data.get("keep") or []
+        odd = sorted(set(options) - OPTIONS[method], key=str) if isinstance(options, dict) else ["options"]
+        if odd:
+            raise _refused(f"unknown option {odd[0]!r}", where, ", ".join(sorted(OPTIONS[method])), str(odd[0]))
+        if not isinstance(keep, list) or not all(isinstance(name, str) for name in keep):
+            raise _refused("`keep` is no list of node names", where, "[node, ...]", repr(keep)[:80])
+        return cls(precision, method, tuple(sorted(set(keep))), options)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from its file.
+
+    Raises:
+        RecipeError: it cannot be read, or is no recipe.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+        got = exc.strerror if isinstance(exc, OSError) else " ".join(str(exc).split())
+        raise _refused(
+            "the recipe cannot be read", str(path), "YAML, as `build-repo --recipes` wrote it", got or ""
+        ) from exc
+    return Recipe.from_dict(data, str(path))
+
+
+def _refused(what: str, where: str, expected: str, got: str) -> RecipeError:
+    fix = "take the file as `build-repo --recipes DIR` wrote it, or leave it out of `precision.recipes` to search again"
+    return RecipeError(what, where=where, expected=expected, got=got, fix=fix)

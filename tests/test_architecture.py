@@ -1,6 +1,7 @@
 """The rooms: who may import whom, and what must not be imported to import us."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,12 @@ def test_importing_a_package_imports_nothing_heavy(package):
     code = f"import {package}, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_every_name_that_a_package_exports_is_there(package):
+    module = importlib.import_module(package)
+    assert [name for name in getattr(module, "__all__", ()) if getattr(module, name, None) is None] == []
 
 
 @pytest.mark.parametrize("command", ["builder.cli", "serving.cli", "perf.cli"])

@@ -159,11 +159,6 @@ class Trace:
         self.reads: dict[str, str] = {}
         self.changed: tuple[str, ...] = ()
 
-    @property
-    def changed_meanwhile(self) -> bool:
-        """True where anything did."""
-        return bool(self.changed)
-
 
 @contextlib.contextmanager
 def tracing(

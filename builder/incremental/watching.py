@@ -121,7 +121,5 @@ def _folders(folder: Path, without: Collection[Path]) -> list[str]:
         found.append(base)
         if len(found) > _MAX_FOLDERS:
             raise OSError("too many folders to watch")
-        folders[:] = [
-            name for name in folders if name not in ("__pycache__", ".git") and Path(base, name) not in without
-        ]
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and Path(base, name) not in without]
     return found

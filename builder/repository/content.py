@@ -64,13 +64,3 @@ def newest_content(repository: Path, name: str) -> Content | None:
         return None
     files = {name: entry.sha256 for name, entry in manifest.files.items()}
     return Content(newest, files, manifest.config_identity, served, manifest.signature is not None)
-
-
-def same_as(
-    repository: Path, name: str, files: Mapping[str, str], config: ModelConfig, header: tuple[str, ...]
-) -> int | None:
-    """The newest version, if it has these files (sha256 by name) and this configuration."""
-    newest = newest_content(repository, name)
-    if newest is None or not newest.same_as(Content(None, files, config_identity(config, header))):
-        return None
-    return newest.version

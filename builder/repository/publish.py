@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from builder.artifact import sha256_of
 from builder.errors import ManifestError, PublishError
 from builder.repository import durable
-from builder.repository.content import Content, config_identity, newest_content, same_as
+from builder.repository.content import Content, config_identity, newest_content
 from builder.repository.locks import publish_lock
 from builder.repository.manifest import NAME as MANIFEST
 from builder.repository.manifest import PINNED, completed
@@ -43,7 +43,6 @@ __all__ = [
     "newest_content",
     "next_version",
     "publish",
-    "same_as",
     "versions_of",
     "withdraw",
 ]

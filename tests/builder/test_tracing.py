@@ -125,7 +125,7 @@ def test_a_file_that_is_read_counts(user, how, monkeypatch):
     assert len(names) == 1, names
     name = names[0]
     assert trace.reads[f"file:{name}"] == sha(user.folder / name)
-    assert not trace.changed_meanwhile
+    assert not trace.changed
     assert trace.reads["file:model.py"] == sha(user.folder / "model.py")
 
 
@@ -146,7 +146,7 @@ def test_a_file_that_a_c_library_opens_counts(user):
     user.write("data/b.bin")
     trace = user.run(HERE + C_LIBRARY, name="data/deep/a.bin")
     assert files_in(trace) == {"model.py", "data/deep/a.bin"}
-    assert not trace.changed_meanwhile
+    assert not trace.changed
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_whether_a_file_is_there_counts_when_it_is_asked(user, question):
     trace = user.again()
     assert user.result is True
     assert trace.reads["there:tuned.pt"] == "file"
-    assert not trace.changed_meanwhile
+    assert not trace.changed
 
 
 def test_a_missing_file_that_is_opened_and_appears_later_counts(user):
@@ -428,7 +428,7 @@ def test_what_is_its_own_or_not_the_users_is_no_dependency(user, how):
     user.folder.joinpath("quiet.py").write_text("")
     trace = user.run(f"{HERE}import {names}\ndef run():\n    {OWN[how]}\n")
     assert [key for key in trace.reads if not key.startswith("module:")] == ["file:model.py"]
-    assert not trace.changed_meanwhile
+    assert not trace.changed
 
 
 def test_a_file_that_a_c_library_writes_is_no_dependency(user, monkeypatch, until):
@@ -440,7 +440,7 @@ def test_a_file_that_a_c_library_writes_is_no_dependency(user, monkeypatch, unti
     until(lambda: time.time() > made + 0.1)
     trace = user.again(name="made.bin")
     assert files_in(trace) == {"model.py"}
-    assert not trace.changed_meanwhile
+    assert not trace.changed
 
 
 def test_a_file_of_a_virtual_environment_inside_the_folder_is_none_of_the_users(user, monkeypatch):
@@ -461,7 +461,7 @@ def test_a_cache_that_the_code_makes_where_it_was_missing_counts_as_it_is_afterw
         """)
     trace = user.run(code)
     assert trace.reads["file:cache.txt"] == sha(user.folder / "cache.txt")
-    assert not trace.changed_meanwhile
+    assert not trace.changed
     again = user.again()
     assert again.reads == trace.reads
 
@@ -490,7 +490,6 @@ def test_what_changes_while_it_runs_makes_the_result_not_kept(user, reads, chang
     script += f"write = lambda name, text: (HERE / name).write_text(text)\n{changes}\n"
     code = f"{HERE}import os, subprocess, sys\ndef run(script):\n    {reads}\n"
     trace = user.run(code + "    subprocess.run([sys.executable, '-c', script], check=True)", script=script)
-    assert trace.changed_meanwhile
     assert len(trace.changed) == 1
     assert trace.changed[0] in changes
 
@@ -528,7 +527,7 @@ def test_a_file_that_changed_between_two_steps_makes_the_second_result_not_kept(
     path = user.write("a.txt", "one")
     user.write("model.py", HERE + "def run(): return (HERE / 'a.txt').read_text()")
     now = user.fingerprints()
-    assert not user.again(fingerprints=now).changed_meanwhile
+    assert not user.again(fingerprints=now).changed
     path.write_text("another")
     trace = user.again(fingerprints=now)
     assert user.result == "another"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.findings import did_you_mean
 from builder.repository_text import blocks, diff_text, hashes_text, listing_text, pruned_text, rolled_back_text
 from serving.errors import UsageError
 from serving.terminal import OutputFormat, Progress, emit, warn
@@ -62,7 +63,13 @@ class Asked:
         """The version to roll back to, where one is given."""
         numbers = [int(word.name) for word in self.words if _is_version(word)] if self.rollback is not None else []
         if len(numbers) > 1:
-            raise UsageError("more than one version to roll back to", got=", ".join(map(str, numbers)))
+            raise UsageError(
+                "more than one version to roll back to",
+                where="--rollback",
+                expected="one version, or none for the one below the version that is served",
+                got=", ".join(map(str, numbers)),
+                fix=f"build-repo --rollback {self.rollback} {numbers[0]}",
+            )
         return numbers[0] if numbers else None
 
     @property
@@ -86,19 +93,27 @@ def check(asked: Asked, *, building: Sequence[str]) -> None:
         UsageError: naming two of them.
     """
     options = asked.options
+    given = [*options, *building]
     if len(options) > 1 or (options and building):
         raise UsageError(
-            f"{options[0]} and {(options + list(building))[1]} do not go together", expected="one of them at a time"
+            f"{given[0]} and {given[1]} do not go together",
+            expected="one of them at a time",
+            got=" ".join(given),
+            fix=f"call build-repo once with {given[0]}, and once with {given[1]}",
         )
-    if asked.keep is not None and any(option != "--list" for option in [*options, *building]):
+    if asked.keep is not None and any(option != "--list" for option in given):
         raise UsageError(
-            f"--keep does not go with {[*options, *building][0]}",
+            f"--keep does not go with {given[0]}",
             expected="--keep N with a build, which then removes old versions, or with --list, which builds nothing",
+            got=f"{given[0]} --keep {asked.keep}",
+            fix=f"leave --keep out, and remove old versions by themselves: build-repo --list --keep {asked.keep}",
         )
-    if asked.reload is not None and any(option != "--rollback" for option in [*options, *building]):
+    if asked.reload is not None and any(option != "--rollback" for option in given):
         raise UsageError(
-            f"--reload does not go with {[*options, *building][0]}",
+            f"--reload does not go with {given[0]}",
             expected="--reload URL with a build, or with --rollback",
+            got=f"{given[0]} --reload {asked.reload}",
+            fix=f"leave --reload out: after {given[0]} a server has nothing new to load",
         )
     if asked.repository is not None and not options:
         raise UsageError(
@@ -107,7 +122,13 @@ def check(asked: Asked, *, building: Sequence[str]) -> None:
             fix="a build publishes to the `repository` of the spec: write it there",
         )
     if asked.only and options and not asked.listing:
-        raise UsageError(f"--only does not go with {options[0]}", expected="--only with a build, --plan or --list")
+        raise UsageError(
+            f"--only does not go with {options[0]}",
+            expected="--only with a build, --plan or --list",
+            got=" ".join([options[0], *(f"--only {name}" for name in asked.only)]),
+            fix="leave --only out: "
+            + ("--verify-hashes reads every model" if asked.verify_hashes else f"{options[0]} names its model itself"),
+        )
 
 
 def answer(asked: Asked, *, output: OutputFormat, quiet: bool = False) -> int:
@@ -227,9 +248,13 @@ def _only(listing: Listing, names: Sequence[str]) -> Listing:
 
     missing = [name for name in names if all(row.model != name for row in listing.versions)]
     if missing:
-        there = ", ".join(dict.fromkeys(row.model for row in listing.versions))
+        there = list(dict.fromkeys(row.model for row in listing.versions))
         raise UsageError(
-            f"the repository has no model {missing[0]!r}", where=str(listing.repository), expected=there or "any"
+            f"the repository has no model {missing[0]!r}",
+            where=str(listing.repository),
+            expected=", ".join(there) or "a model that build-repo published",
+            got=", ".join(missing),
+            fix=did_you_mean(missing[0], there) or "build-repo --list, without --only, shows every model",
         )
     return replace(listing, versions=tuple(row for row in listing.versions if row.model in names))
 

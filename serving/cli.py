@@ -100,7 +100,13 @@ def serve(
     voice = _Voice(output=output, quiet=quiet, verbose=verbose)
     if url:
         if require_signature is not None:
-            raise UsageError("signatures are checked before a server starts, and --url starts none", where="--url")
+            raise UsageError(
+                "signatures are checked before a server starts, and --url starts none",
+                where="--url",
+                expected="--require-signature KEY with a repository to serve",
+                got="--url with --require-signature",
+                fix="leave --require-signature out here; give it to the serve-repo that starts the server",
+            )
         return _watch_url(url, voice)
     repository = _repository(directory, empty_is_fine=model_control_mode is not ControlMode.NONE)
     if require_signature is not None:

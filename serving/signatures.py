@@ -49,7 +49,13 @@ def sign_version(version_dir: Path, private_key: Path) -> Path:
     try:
         config.set_hashing_config(_hashing(package)).sign(version_dir, signature)
     except (ValueError, OSError) as exc:
-        raise SignatureError("the version cannot be signed", where=str(version_dir), got=_one_line(exc)) from exc
+        raise SignatureError(
+            "the version cannot be signed",
+            where=str(version_dir),
+            expected="a folder of plain files that can be read, and room for one more",
+            got=_one_line(exc),
+            fix="take links out of the folder, and see to its permissions and to free space; then build again",
+        ) from exc
     return signature
 
 
@@ -134,7 +140,13 @@ def _model_problems(model: Path, versions: list[Path], public_key: Path) -> Iter
     try:
         served = config.read_bytes()
     except OSError as exc:
-        yield Problem(f"{model.name} has no {CONFIG} that can be read", str(config), got=exc.strerror or str(exc))
+        yield Problem(
+            f"{model.name} has no {CONFIG} that can be read",
+            str(config),
+            expected=f"the {CONFIG} of one of its versions, byte for byte",
+            got=exc.strerror or str(exc),
+            fix=f"build-repo --rollback {model.name} {versions[-1].name} puts the signed one there",
+        )
         return
     signed = [version.name for version in versions if _bytes_of(version / CONFIG) == served]
     if not signed:
@@ -154,7 +166,11 @@ def _check_place(version_dir: Path) -> None:
         signed = (str(manifest["model"]), str(manifest["version"]))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise SignatureError(
-            f"the version has no {MANIFEST} that says whose it is", where=str(path), got=_one_line(exc)
+            f"the version has no {MANIFEST} that says whose it is",
+            where=str(path),
+            expected="JSON with the model and the version, as build-repo writes it",
+            got=_one_line(exc),
+            fix="build a new version with build-repo --sign KEY: it signs what build-repo published, nothing else",
         ) from exc
     place = (version_dir.absolute().parent.name, version_dir.name)
     if signed != place:
@@ -189,7 +205,13 @@ def _refusal(version_dir: Path, public_key: Path, exc: Exception) -> SignatureEr
             fix="name the public key of whoever published it, or build a new version with build-repo --sign KEY",
         )
     if "symlink" in text:
-        return SignatureError("the version holds a symbolic link, which cannot be signed", where=where, got=text)
+        return SignatureError(
+            "the version holds a symbolic link, which cannot be signed",
+            where=where,
+            expected="plain files and folders only",
+            got=text,
+            fix="put the file that was signed in its place, or remove the link where there was none",
+        )
     return SignatureError(
         "the signature cannot be read",
         where=str(version_dir / SIGNATURE),

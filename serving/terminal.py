@@ -205,7 +205,13 @@ def parse_size(text: str, *, where: str = "") -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None:
-        raise UsageError("not a size", where=where, expected="64MB, 1GiB or a number of bytes", got=repr(text))
+        raise UsageError(
+            "not a size",
+            where=where,
+            expected="64MB, 1GiB or a number of bytes",
+            got=repr(text),
+            fix="write a number and its unit, or bytes alone: " + f"{where} 64MB".strip(),
+        )
     unit: int = (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " ")
     return round(float(match[1]) * float(unit))
 

@@ -34,14 +34,24 @@ def render(config: ModelConfig, *, header: tuple[str, ...] = ()) -> str:
     try:
         decided = message_of(config.tree)
     except ValueError as exc:
-        raise ConfigError(f"the configuration of {name} is no valid ModelConfig", got=str(exc)) from exc
+        raise ConfigError(
+            f"the configuration of {name} is no valid ModelConfig",
+            where=f"models.{name}",
+            expected="fields and values of Triton's ModelConfig",
+            got=str(exc),
+            fix="mend the field in the spec: under `config`, or in the short form that sets it",
+        ) from exc
     nodes = _nodes(config.tree, model_config_class().DESCRIPTOR, config.comments)
     lines = tuple(_one_line(line) for line in header)
     text = str(_template().render(header=lines, nodes=nodes)).rstrip() + "\n"
     written = parse(text, name)
     if _bytes(written) != _bytes(decided):
         raise ConfigError(
-            f"config.pbtxt of {name} does not say what was decided", expected=str(decided), got=str(written)
+            f"config.pbtxt of {name} does not say what was decided",
+            where=f"models.{name}",
+            expected=str(decided),
+            got=str(written),
+            fix="take the field that differs out of `config`, and report this message: it is a mistake of build-repo's",
         )
     return text
 
@@ -81,14 +91,26 @@ def parse(text: str, name: str = "") -> Any:
     try:
         return text_format.Parse(text, model_config_class()())
     except text_format.ParseError as exc:
-        raise ConfigError(f"config.pbtxt of {name} does not parse", got=str(exc)) from exc
+        raise ConfigError(
+            f"config.pbtxt of {name} does not parse",
+            where=f"{name}/config.pbtxt".lstrip("/"),
+            expected="a ModelConfig of Triton's, in protobuf's text format",
+            got=str(exc),
+            fix="mend the file at that line (line:column), or bring it back as it was published",
+        ) from exc
 
 
 def _nodes(tree: Any, descriptor: Any, comments: Mapping[str, str]) -> list[Node]:
     nodes = []
     if not isinstance(tree, Mapping):  # protobuf's JSON takes an empty text for an empty block
         fields = ", ".join(descriptor.fields_by_name)
-        raise ConfigError(f"{descriptor.name} is no block", expected=f"a mapping of {fields}", got=repr(tree))
+        raise ConfigError(
+            f"{descriptor.name} is no block",
+            where="`config` in the spec",
+            expected=f"a mapping of {fields}" if fields else "an empty mapping: {}",
+            got=repr(tree),
+            fix="write {} for a block that sets nothing, else {field: value}",
+        )
     for name, value in tree.items():
         if value is None:  # "not set", as in protobuf's JSON
             continue

@@ -124,6 +124,7 @@ def _number(entries: dict[str, str], key: str, path: Path, tensor: str) -> int:
             where=f"{path}, tensor {tensor!r}",
             expected="a whole number of bytes",
             got=repr(text),
+            fix="save it again: onnx.save(model, path, save_as_external_data=True)",
         )
     return int(text)
 

@@ -78,6 +78,8 @@ def _manifest(folder: ModelFolder, version: int) -> Manifest:
             f"{folder.name} has no version {version} of build-repo's",
             where=str(folder.path),
             expected=f"one of {', '.join(map(str, folder.versions()))}",
+            got=str(version),
+            fix="build-repo --list shows every version",
         )
     return folder.manifest(version)
 

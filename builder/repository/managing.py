@@ -187,7 +187,13 @@ def _current(folder: ModelFolder) -> int | None:
 def _asked_for(folder: ModelFolder, version: int) -> int:
     if version not in folder.numbers():
         there = ", ".join(map(str, folder.numbers()))
-        raise UsageError(f"{folder.name} has no version {version}", where=str(folder.path), expected=f"one of {there}")
+        raise UsageError(
+            f"{folder.name} has no version {version}",
+            where=str(folder.path),
+            expected=f"one of {there}",
+            got=str(version),
+            fix="build-repo --list shows every version; what is served is as it was",
+        )
     why = why_not_servable(folder, version)
     if why:
         raise RepositoryError(

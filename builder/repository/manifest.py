@@ -254,7 +254,11 @@ def load(version_dir: Path) -> Manifest:
     except (OSError, ValueError, RecursionError) as exc:
         got = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise ManifestError(
-            f"{NAME} cannot be read", where=str(path), expected="JSON, as build-repo wrote it", got=got or ""
+            f"{NAME} cannot be read",
+            where=str(path),
+            expected="JSON, as build-repo wrote it",
+            got=got or "",
+            fix="bring back the file as it was published, from a copy of the repository",
         ) from exc
     return parse(data, str(path))
 
@@ -285,7 +289,9 @@ def parse(data: Any, where: str) -> Manifest:
         raise ManifestError(
             f"{NAME} is not what build-repo writes",
             where=f"{where}, {'.'.join(map(str, first['loc']))}",
+            expected=f"every field of a {NAME}, with a value of its type",
             got=first["msg"],
+            fix="bring back the file as it was published; `build-repo` publishes a new version beside this one",
         ) from exc
 
 

@@ -64,7 +64,13 @@ def keep(repository: Path, count: int, models: Sequence[str] | None = None) -> P
         PublishError: the repository cannot be written.
     """
     if count < 1:
-        raise UsageError("the number of versions to keep is too small", expected="at least 1", got=str(count))
+        raise UsageError(
+            "the number of versions to keep is too small",
+            where=str(repository),
+            expected="at least 1",
+            got=str(count),
+            fix="keep 1 at least; to be rid of a whole model, remove its folder from the repository",
+        )
     require_folder(repository)
     chosen = models_of(repository)[0] if models is None else [require_model(repository, name) for name in models]
     trash = build_dir(repository) / "trash"

@@ -50,7 +50,13 @@ def _read(path: Path, model: ModelSpec) -> Interface:
         _check_names(data, model, path)
         return interface_of_onnx(path)
     except OSError as exc:
-        raise SourceError("the file cannot be read", where=str(path), got=describe(exc)) from exc
+        raise SourceError(
+            "the file cannot be read",
+            where=str(path),
+            expected="an ONNX file that this user may read, and its external data beside it",
+            got=describe(exc),
+            fix="see to the permissions of the file and of its folder, or copy it again",
+        ) from exc
     except ValueError as exc:
         looks, fix = looks_like(path)
         raise SourceError(

@@ -242,5 +242,8 @@ def from_huggingface(spec: Spec, model: ModelSpec) -> TorchModule:
             where=str(folder),
             expected="config.json and model.safetensors, as save_pretrained() writes them",
             got=describe(exc),
+            fix="load it in a function of your own: source: {python: 'model.py:load'}"
+            if "trust_remote_code" in str(exc)
+            else "write it with save_pretrained(folder), and name the class that was saved as `class`",
         ) from exc
     return _ready(module, model, model.source.hf_class, spec.folder)

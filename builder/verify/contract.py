@@ -21,7 +21,13 @@ def check_contract(model_dir: Path, version: int) -> None:
     artifact = model_dir / str(version) / "model.onnx"
     for output in config.output:
         if output.label_filename and not (model_dir / output.label_filename).is_file():
-            raise ConfigError(f"label file {output.label_filename} is missing", where=str(model_dir))
+            raise ConfigError(
+                f"label file {output.label_filename} is missing",
+                where=str(model_dir),
+                expected=f"the labels of output {output.name!r} in a file of the version",
+                got="no such file",
+                fix=f"name it as `labels: {{{output.name}: FILE}}` in the spec, which copies it, not under `config`",
+            )
     found = interface_of_onnx(artifact)
     batching = config.max_batch_size > 0
     _check(config.input, found.inputs, "input", batching, model_dir.name)
@@ -35,7 +41,10 @@ def _check(configured: Any, found: tuple[TensorSpec, ...], role: str, batching: 
         if tensor is None:
             raise ConfigError(
                 f"config.pbtxt of {model} has {role} {entry.name!r}, which the ONNX file has not",
-                got=", ".join(by_name),
+                where=f"models.{model}.config.{role}",
+                expected=f"one of {', '.join(by_name)}",
+                got=entry.name,
+                fix=f"mend the name in the spec, or leave `{role}` out of `config`: it is taken from the ONNX file",
             )
         dims = list(entry.reshape.shape) if entry.HasField("reshape") else list(entry.dims)
         rank = len(dims) + int(batching)
@@ -43,8 +52,10 @@ def _check(configured: Any, found: tuple[TensorSpec, ...], role: str, batching: 
             raise ConfigError(
                 f"{role} {entry.name!r} of {model} has {rank} dimensions in config.pbtxt and {len(tensor.dims)} in the "
                 "ONNX file",
+                where=f"models.{model}.config.{role}",
                 expected=str(tensor),
                 got=f"dims {dims}" + (" and a batch dimension" if batching else ""),
+                fix=_fix(role),
             )
         fixed = [dim.size for dim in tensor.dims[int(batching) :]]
         fits = all(have is None or want in (have, -1) for want, have in zip(dims, fixed, strict=True))
@@ -52,6 +63,12 @@ def _check(configured: Any, found: tuple[TensorSpec, ...], role: str, batching: 
         if not fits or type_name != tensor.dtype.config:
             raise ConfigError(
                 f"{role} {entry.name!r} of {model} differs between config.pbtxt and the ONNX file",
+                where=f"models.{model}.config.{role}",
                 expected=f"{tensor.dtype.config} {tensor}",
                 got=f"{type_name} dims {dims}",
+                fix=_fix(role),
             )
+
+
+def _fix(role: str) -> str:
+    return f"mend `{role}` under `config` in the spec; `dims` and `data_type` are taken from the ONNX file if left out"

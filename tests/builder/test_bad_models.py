@@ -471,6 +471,7 @@ def test_an_onnx_file_whose_own_shapes_are_not_true(model, tmp_path):
     error = _error(lambda: onnx_from_file(loaded, samples, to=tmp_path / "model.onnx"))
     assert isinstance(error, ExportError)
     assert error.got == "y: float32[1, 3]"
+    assert "make the file again with the sizes that it really has" in error.fix
 
 
 def test_labels_and_weights_that_would_be_one_file(model, tmp_path):

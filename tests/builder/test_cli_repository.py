@@ -190,6 +190,29 @@ def test_what_cannot_be_used_exits_2(folder, call, args, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("args", "fix"),
+    [
+        (["--list", "--plan"], "call build-repo once with --list, and once with --plan"),
+        (["--plan", "--keep", "2"], "build-repo --list --keep 2"),
+        (["--verify-hashes", "--only", "digits"], "leave --only out: --verify-hashes reads every model"),
+        (["--rollback", "digits", "--only", "digits"], "leave --only out: --rollback names its model itself"),
+        (["--list", "--reload", "grpc://localhost:1"], "leave --reload out: after --list"),
+        (["--rollback", "digits", "1", "2"], "build-repo --rollback digits 1"),
+        (["--rollback", "digits", "9"], "build-repo --list shows every version"),
+        (["--diff", "digits", "1", "9"], "build-repo --list shows every version"),
+        (["--list", "--only", "digit"], "did you mean `digits`?"),
+        (["--list", "--only", "zzz"], "build-repo --list, without --only, shows every model"),
+    ],
+)
+def test_what_to_do_instead_is_said(folder, call, args, fix):
+    status, _, err = call(*args)
+    assert status == 2
+    assert "\n  expected: " in err
+    assert "\n  got:      " in err
+    assert fix in err.partition("\n  fix:      ")[2]
+
+
 @pytest.mark.parametrize("args", [["--list"], ["--rollback", "digits"], ["--diff", "digits", "1", "2"]])
 def test_nothing_heavy_is_imported_and_no_code_of_the_users_is_run(folder, args):
     (folder / "gone.py").write_text("raise SystemExit('run')")

@@ -88,6 +88,18 @@ def test_a_batch_that_is_baked_in_is_found_before_serving(stages):
     assert "use x.shape in forward()" in caught.value.fix
 
 
+def test_a_file_that_the_checker_refuses_says_how_to_come_to_another(stages, monkeypatch):
+    def refuse(*args, **options):
+        raise onnx.checker.ValidationError("no such attribute")
+
+    monkeypatch.setattr("onnx.checker.check_model", refuse)
+    with pytest.raises(ExportError, match="the ONNX file is invalid") as caught:
+        stages("Echo", **X, outputs={"a": "float32[batch, 8]", "b": "float32[batch, 8]"}).export()
+    assert "onnx.checker" in caught.value.expected
+    assert "no such attribute" in caught.value.got
+    assert "write another exporter or opset in the spec" in caught.value.fix
+
+
 def test_an_operator_that_onnx_has_not_is_named_with_the_users_line(stages, capfd):
     keys = {"inputs": {"x": "float32[batch, 4, 4]"}, "outputs": {"y": "float32[batch, 4]"}}
     made = stages("NoOperator", **keys)

@@ -137,6 +137,7 @@ def test_an_offset_that_is_no_number_is_refused(stages, tmp_path):
     with pytest.raises(SourceError, match="unusable offset") as caught:
         stages(source={"onnx": str(source)}).load()
     assert caught.value.where == f"{source}, tensor 'w'"
+    assert caught.value.fix.startswith("save it again: onnx.save(")
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_the_sources_fault(stages, tmp_path):

@@ -129,13 +129,16 @@ def test_a_manifest_with_a_right_digest_and_wrong_content_is_refused(data):
     with pytest.raises(ManifestError, match="is not what build-repo writes") as caught:
         parse(data, "here")
     assert caught.value.where == "here, files.model.onnx.sha256"
+    assert caught.value.expected
+    assert "bring back the file as it was published" in caught.value.fix
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "1", "\xff", "[" * 100_000])
 def test_what_is_no_manifest_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ManifestError):
+    with pytest.raises(ManifestError) as caught:
         load(tmp_path)
+    assert caught.value.fix
 
 
 def test_text_of_any_kind_goes_into_a_manifest(data):

@@ -159,7 +159,7 @@ def test_render_itself_raises_nothing_but_config_errors(tree):
     try:
         text = render(ModelConfig(tree))
     except ConfigError as exc:
-        assert exc.got
+        assert all((exc.where, exc.expected, exc.got, exc.fix))
     else:
         parse(text)
 
@@ -171,11 +171,13 @@ def test_any_text_parses_or_is_refused(text):
         parse(text, "m")
     except ConfigError as exc:
         assert "does not parse" in exc.what
+        assert exc.where == "m/config.pbtxt"
+        assert "as it was published" in exc.fix
 
 
 def test_the_strategy_reaches_every_field():
     """The descriptor's own fields: what Triton adds in a later release is tested without a change here."""
     names = {field.name for field in model_config_class().DESCRIPTOR.fields}
     assert {"sequence_batching", "ensemble_scheduling", "optimization", "model_warmup", "parameters"} <= names
-    with pytest.raises(ConfigError, match="no valid ModelConfig"):
+    with pytest.raises(ConfigError, match=r"no valid ModelConfig(?s:.*)fix: .*under `config`"):
         render(ModelConfig({"max_batch_size": 2**31}))

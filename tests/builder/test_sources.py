@@ -138,6 +138,17 @@ def test_a_truncated_onnx_is_refused(stages, relu):
         stages(source={"onnx": "relu.onnx"}).load()
 
 
+def test_an_onnx_that_may_not_be_read_is_refused(stages, relu, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builder.sources.onnx_file.external_files", refuse)
+    with pytest.raises(SourceError, match="the file cannot be read") as caught:
+        stages(source={"onnx": "relu.onnx"}).load()
+    assert "Permission denied" in caught.value.got
+    assert "permissions" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("source", "message", "part"),
     [
@@ -161,6 +172,7 @@ def test_a_source_that_gives_no_module_says_why(stages, source, message, part):
     text = str(caught.value)
     assert message in text
     assert part in text
+    assert caught.value.fix
 
 
 def test_code_that_raises_is_named_with_its_line(stages):

@@ -55,8 +55,8 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def test_no_size() -> None:
-    with pytest.raises(UsageError, match="not a size"):
-        cli.parse_size("much")
+    with pytest.raises(UsageError, match=r"not a size(?s:.*)fix: .*: --cache-size 64MB"):
+        cli.parse_size("much", where="--cache-size")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +88,13 @@ def test_a_taken_port(tmp_path: Path, triton_runtime: Runtime, capsys: pytest.Ca
 def test_a_url_where_nobody_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--url", "http://127.0.0.1:1")[0] == 1
     assert run(capsys, "--url", "grpc://127.0.0.1:1")[0] == 2
+
+
+def test_signatures_of_a_server_that_runs_already(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--url", "http://127.0.0.1:1", "--require-signature", "some.pub")
+    assert status == 2
+    assert "--url starts none" in err
+    assert "fix:      leave --require-signature out here" in err
 
 
 def test_help_of_both(capsys: pytest.CaptureFixture[str]) -> None:

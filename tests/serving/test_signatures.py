@@ -104,7 +104,7 @@ def _write(name: str) -> Callable[[Path], object]:
         (lambda version: (version / SIGNATURE).unlink(), r"not signed\n.*\n.*model\.sig.*\n  fix: .*--sign KEY"),
         (lambda version: (version / SIGNATURE).write_text("{"), "signature cannot be read"),
         (lambda version: (version / SIGNATURE).write_text("{}"), "signature cannot be read"),
-        (lambda version: (version / "link").symlink_to("model.onnx"), "symbolic link"),
+        (lambda version: (version / "link").symlink_to("model.onnx"), r"symbolic link(?s:.*)fix: .*remove the link"),
     ],
 )
 def test_what_was_done_to_a_version(
@@ -167,7 +167,7 @@ def test_a_signed_folder_without_a_manifest(tmp_path: Path, keys: Keys) -> None:
     version = write_version(tmp_path / "m", 1)
     (version / "manifest.json").unlink()
     sign_version(version, keys.private)
-    with pytest.raises(SignatureError, match=r"no manifest\.json that says whose it is"):
+    with pytest.raises(SignatureError, match=r"no manifest\.json that says whose it is(?s:.*)fix: .*--sign KEY"):
         verify_version(version, keys.public)
 
 
@@ -189,6 +189,7 @@ def test_everything_that_fails_is_in_one_message(repository: Path, keys: Keys) -
         "d 1: the version is not signed",
         "e 1: the version is not signed",
         "e has no config.pbtxt",
+        "build-repo --rollback e 1",
     ):
         assert part in text
     assert "d: config.pbtxt" not in text  # it equals its version's own, and that one is refused above
@@ -248,7 +249,7 @@ def test_a_repository_that_cannot_be_written(repository: Path, keys: Keys, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(SignatureError, match=r"cannot be signed\n(?s:.*)No space left"):
+    with pytest.raises(SignatureError, match=r"cannot be signed\n(?s:.*)No space left(?s:.*)fix: .*free space"):
         sign_version(repository / "a/1", keys.private)
 
 

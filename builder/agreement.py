@@ -1,0 +1,398 @@
+"""How close a candidate's answers are to fp32's over many samples, and whether that is close enough.
+
+:mod:`builder.numerics` holds one answer against another, element by element: right for the same arithmetic in another
+order. Where the arithmetic itself is coarser (fp16, int8) every element is off, and what counts is whether the answers
+still say the same: their direction, their largest class, their order among each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from builder.errors import AccuracyError
+from builder.numerics import Array, cosine
+from builder.reference import Runner
+
+DROP = "accuracy drop"
+"""The score that the user's own metric gives; the only one where less is better."""
+
+PAIRWISE_SAMPLES = 16
+"""Fewer samples than this have too few pairs to be ranked."""
+
+NEIGHBOURS = 10
+LARGEST_BATCH = 16
+_MOST_PAIRWISE = 1024
+_MOST_REQUEST_BYTES = 1 << 25
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The least that is asked of a precision where the user asks nothing.
+
+    Attributes:
+        cosine: mean over the samples, of every floating point output.
+        equal: share of equal elements, of every other output.
+        reason: why these numbers.
+    """
+
+    cosine: float
+    equal: float
+    reason: str
+
+    def as_limits(self, reference: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+        """By score, those that can be measured on answers like these."""
+        kinds = {array.dtype.kind == "f" for array in reference[0].values()} if reference else set()
+        return {
+            **({"cosine": self.cosine} if True in kinds else {}),
+            **({"equal": self.equal} if False in kinds else {}),
+        }
+
+
+DEFAULTS: dict[str, Limit] = {
+    "fp32": Limit(0.99999, 1.0, "the same arithmetic in another order"),
+    "fp16": Limit(
+        0.9999, 0.999, "eleven bits: rounding alone leaves 0.999999 (MiniLM); what falls below has overflowed somewhere"
+    ),
+    "bf16": Limit(0.999, 0.99, "eight bits with fp32's range: nothing overflows, each product is off by up to 1/256"),
+    "int8": Limit(
+        0.99,
+        0.98,
+        "below it the nearest neighbours of embeddings and the top class of logits change visibly: MiniLM at "
+        "0.95 kept 80% of the nearest neighbours, at 0.992 86%",
+    ),
+    "int8-weights": Limit(0.99, 0.98, "as int8: the activations stay in float, so it is reached more easily"),
+    "int4-weights": Limit(0.98, 0.95, "sixteen steps a weight: an error of 1 part in 30 of a block's largest weight"),
+}
+"""Precision: what is asked of it where the spec has neither a metric nor limits of its own."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of a candidate.
+
+    Attributes:
+        scores: by name; all that were measured, the worst output's where there are several.
+        limits: those that count, by the same names.
+        failed: a sentence for each limit that is not held.
+        margin: the distance to the nearest limit, as a share of what that limit allows: 1 is as good as fp32, below 0
+            is outside.
+    """
+
+    scores: Mapping[str, float]
+    limits: Mapping[str, float]
+    failed: tuple[str, ...]
+    margin: float
+
+    @property
+    def ok(self) -> bool:
+        """Within every limit."""
+        return not self.failed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+        return {
+            "scores": dict(self.scores),
+            "limits": dict(self.limits),
+            "failed": list(self.failed),
+            "margin": self.margin,
+        }
+
+
+class Judge(Protocol):
+    """Says how good a candidate is; may take seconds."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that its verdict depends on, the candidate apart."""
+
+    def __call__(self, runner: Runner) -> Verdict:
+        """Ask the candidate, and judge its answers."""
+
+
+class AgreementJudge:
+    """Holds a candidate's answers against fp32's, and the user's metric against its value on fp32.
+
+    Samples of one shape go together in batches: dynamic int8 takes its scale from the whole batch, as it will when it
+    is served.
+
+    Args:
+        requests: one a sample, full tensors; dimension 0 is the batch where ``batch`` is above 1.
+        reference: fp32's answers, in the same order.
+        limits: by score, the least that every output has to reach; for :data:`DROP` the most the metric may lose.
+        metric: the user's own, higher is better.
+        metric_reference: its value on fp32.
+        batch: how many samples at most go into one request; 1 for a model that does not batch.
+
+    Raises:
+        AccuracyError: there is no sample, or a limit on a score that these samples cannot give.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[Mapping[str, Array]],
+        reference: Sequence[Mapping[str, Array]],
+        limits: Mapping[str, float],
+        metric: Callable[[Runner], float] | None = None,
+        *,
+        metric_reference: float = 0.0,
+        batch: int = LARGEST_BATCH,
+    ) -> None:
+        self._requests, self._reference = requests, reference
+        self._metric, self._metric_reference, self._batch = metric, metric_reference, max(1, batch)
+        self.limits = dict(limits)
+        absent = sorted(set(limits) - self._measurable())
+        if not requests or absent:
+            raise _unmeasurable(absent, len(requests))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the samples, fp32's answers and the limits; a metric counts with its value on fp32."""
+        whole = hashlib.sha256(repr((sorted(self.limits.items()), self._batch)).encode())
+        whole.update(repr((self._metric is not None, self._metric_reference)).encode())
+        for row in (*self._requests, *self._reference):
+            for name, array in row.items():
+                content = array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode()
+                whole.update(f"{name} {array.dtype} {array.shape} ".encode() + content)
+        return whole.hexdigest()
+
+    def quick(self, count: int) -> AgreementJudge:
+        """One that asks ``count`` samples, spread over all, and not the metric; its limits are those it can measure."""
+        step = max(1.0, len(self._requests) / max(1, count))
+        chosen = [int(k * step) for k in range(min(count, len(self._requests)))]
+        requests, reference = [self._requests[k] for k in chosen], [self._reference[k] for k in chosen]
+        judge = AgreementJudge(requests, reference, {}, batch=self._batch)
+        judge.limits = {name: limit for name, limit in self.limits.items() if name in judge._measurable()}
+        return judge
+
+    def __call__(self, runner: Runner) -> Verdict:
+        """Ask it every sample, and the metric if there is one.
+
+        Raises:
+            AccuracyError: an output is missing, or has another shape than fp32's.
+        """
+        tallies = {name: _Tally(name) for name in self._reference[0]}
+        for chosen, request in self._batches():
+            answers = runner(request)
+            for name, tally in tallies.items():
+                for place, index in enumerate(chosen):
+                    expected = self._row(self._reference[index][name], 0)
+                    got = answers.get(name)
+                    if got is None or (self._batch > 1 and got.shape[:1] != (len(chosen),)):
+                        raise _misshapen(name, expected, got)
+                    tally.add(index, expected, self._row(got, place))
+        by_output = {name: tally.scores() for name, tally in tallies.items()}
+        scores = _worst_of(by_output)
+        if self._metric is not None:
+            scores[DROP] = self._metric_reference - self._metric(runner)
+        return _verdict(scores, by_output, self.limits)
+
+    def _row(self, array: Array, place: int) -> Array:
+        row: Array = array[place] if self._batch > 1 else array
+        return row[0] if self._batch == 1 and row.ndim > 1 and row.shape[0] == 1 else row
+
+    def _batches(self) -> Iterator[tuple[list[int], dict[str, Array]]]:
+        groups: dict[Any, list[int]] = {}
+        for index, request in enumerate(self._requests):
+            key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in request.items())
+            groups.setdefault(key if self._batch > 1 else index, []).append(index)
+        for members in groups.values():
+            size = sum(array.nbytes for array in self._requests[members[0]].values())
+            together = max(1, min(self._batch, _MOST_REQUEST_BYTES // max(1, size)))
+            for start in range(0, len(members), together):
+                chosen = members[start : start + together]
+                first = self._requests[chosen[0]]
+                if len(chosen) == 1:
+                    yield chosen, dict(first)
+                else:
+                    yield chosen, {n: np.concatenate([self._requests[k][n] for k in chosen]) for n in first}
+
+    def _measurable(self) -> set[str]:
+        found = {DROP} if self._metric is not None else set()
+        if self._requests:
+            for name, array in self._reference[0].items():
+                rows = [self._row(row[name], 0) for row in self._reference]
+                found |= _names_for(array.dtype, rows)
+        return found
+
+
+def scores(reference_rows: Iterable[Array], got_rows: Iterable[Array]) -> dict[str, float]:
+    """How close one output's rows (one a sample) are to the reference's.
+
+    Returns:
+        ``cosine`` (mean over the samples) and ``cosine min``; for one-dimensional rows ``top1`` (share of samples with
+        the same largest element) and ``top1 in top5`` (share whose largest element is among the five largest); from
+        16 samples on also ``spearman`` (of the cosines of all pairs of samples) and ``recall@10`` (share of the ten
+        nearest neighbours that are kept). For rows that are not floating point: ``equal``, the share of equal elements.
+    """
+    tally = _Tally("output")
+    for index, (expected, got) in enumerate(zip(reference_rows, got_rows, strict=True)):
+        tally.add(index, expected, got)
+    return tally.scores()
+
+
+class _Tally:
+    """Scores of one output, row by row; keeps the rows themselves only where pairs of them are compared."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._cosines: list[float] = []
+        self._top1: list[bool] = []
+        self._top5: list[bool] = []
+        self._equal = self._elements = 0
+        self._rows: list[tuple[int, Array, Array]] = []
+        self._pairwise = True
+
+    def add(self, index: int, expected: Array, got: Array) -> None:
+        if expected.shape != got.shape:
+            raise _misshapen(self._name, expected, got)
+        if expected.dtype.kind != "f":
+            self._elements += expected.size
+            self._equal += int(np.count_nonzero(expected == got))
+            return
+        self._cosines.append(_row_cosine(expected, got))
+        classes = expected.ndim == 1 and expected.size >= 2
+        if classes:
+            best = int(np.argmax(expected))
+            usable = bool(np.all(np.isfinite(got[np.isfinite(expected)])))
+            self._top1.append(usable and int(np.argmax(got)) == best)
+            self._top5.append(usable and best in np.argsort(-got, kind="stable")[:5])
+        self._pairwise &= classes and (not self._rows or self._rows[0][1].size == expected.size)
+        if not self._pairwise:
+            self._rows.clear()
+        elif index < _MOST_PAIRWISE:
+            self._rows.append((index, expected.astype(np.float32), got.astype(np.float32)))
+
+    def scores(self) -> dict[str, float]:
+        if not self._cosines:
+            return {"equal": self._equal / self._elements} if self._elements else {}
+        found = {"cosine": float(np.mean(self._cosines)), "cosine min": min(self._cosines)}
+        if len(self._top1) == len(self._cosines):
+            found |= {"top1": float(np.mean(self._top1)), "top1 in top5": float(np.mean(self._top5))}
+        if self._pairwise and len(self._rows) >= PAIRWISE_SAMPLES:
+            self._rows.sort(key=lambda row: row[0])
+            expected, got = (similarities(np.stack([row[k] for row in self._rows])) for k in (1, 2))
+            pairs = np.triu_indices(len(expected), k=1)
+            found |= {"spearman": spearman(expected[pairs], got[pairs]), "recall@10": neighbours_kept(expected, got)}
+        return found
+
+
+def _names_for(dtype: np.dtype[Any], rows: Sequence[Array]) -> set[str]:
+    if dtype.kind != "f":
+        return {"equal"}
+    found = {"cosine", "cosine min"}
+    if all(row.ndim == 1 and row.size >= 2 for row in rows):
+        found |= {"top1", "top1 in top5"}
+        if len(rows) >= PAIRWISE_SAMPLES and len({row.size for row in rows}) == 1:
+            found |= {"spearman", "recall@10"}
+    return found
+
+
+def _row_cosine(expected: Array, got: Array) -> float:
+    """Cosine of two rows; 0 where one is NaN or Inf and the other is not."""
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], got[~finite], equal_nan=True) or not np.all(np.isfinite(got[finite])):
+        return 0.0
+    return min(1.0, cosine(expected[finite], got[finite]))
+
+
+def similarities(rows: Array) -> NDArray[np.float64]:
+    """Cosines of all pairs of rows."""
+    wide = np.nan_to_num(rows.astype(np.float64), posinf=0.0, neginf=0.0)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    unit = wide / np.where(norms, norms, 1.0)
+    result: NDArray[np.float64] = unit @ unit.T
+    return result
+
+
+def ranks(values: Array) -> NDArray[np.float64]:
+    """Rank of every value from 1 on; equal ones share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    result: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse.reshape(-1)]
+    return result
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Pearson's correlation of the ranks. Where one has no order at all: 1.0 if both have none, else 0.0."""
+    first, second = ranks(a), ranks(b)
+    first, second = first - first.mean(), second - second.mean()
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    if not norm:
+        return 1.0 if not first.any() and not second.any() else 0.0
+    return min(1.0, float(first @ second) / norm)
+
+
+def neighbours_kept(expected: Array, got: Array, count: int = NEIGHBOURS) -> float:
+    """The share of each sample's ``count`` nearest neighbours that stay among them, from two similarity matrices."""
+    kept = 0
+    count = min(count, len(expected) - 1)
+    nearest = []
+    for matrix in (expected, got):
+        alone = matrix.copy()
+        np.fill_diagonal(alone, -np.inf)
+        nearest.append(np.argsort(-alone, axis=1, kind="stable")[:, :count])
+    for before, after in zip(*nearest, strict=True):
+        kept += len(np.intersect1d(before, after))
+    return kept / (count * len(expected))
+
+
+def _worst_of(by_output: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    names = list(dict.fromkeys(name for found in by_output.values() for name in found))
+    return {name: min(found[name] for found in by_output.values() if name in found) for name in names}
+
+
+def _verdict(
+    scores: Mapping[str, float], by_output: Mapping[str, Mapping[str, float]], limits: Mapping[str, float]
+) -> Verdict:
+    failed, margins = [], [1.0]
+    for name, limit in limits.items():
+        score = scores.get(name, math.nan)
+        if name == DROP:
+            margins.append((limit - score) / max(limit, 1e-6))
+            if not score <= limit:
+                failed.append(f"{DROP} {score:.6g} is above {limit:g}")
+            continue
+        margins.append((score - limit) / max(1.0 - limit, 1e-6))
+        if not score >= limit:
+            outputs = [output for output, found in by_output.items() if found.get(name) == score]
+            of = f" of {outputs[0]}" if len(by_output) > 1 and outputs else ""
+            failed.append(f"{name}{of} {score:.6g} is below {limit:g}")
+    return Verdict(dict(scores), dict(limits), tuple(failed), min(margins))
+
+
+def _misshapen(name: str, expected: Array, got: Array | None) -> AccuracyError:
+    return AccuracyError(
+        f"output {name!r} cannot be held against fp32's",
+        expected=f"{expected.dtype}{list(expected.shape)} a sample",
+        got="no such output" if got is None else f"{got.dtype}{list(got.shape)}",
+        fix="leave the variant out, and report the model: another precision may not change shapes",
+    )
+
+
+def _unmeasurable(absent: Sequence[str], count: int) -> AccuracyError:
+    if not absent:
+        return AccuracyError("there is no sample to judge by", expected="at least one", got="none", fix="add `samples`")
+    name = absent[0]
+    needs = {
+        "spearman": f"{PAIRWISE_SAMPLES} samples or more, and an output of one dimension and one size",
+        "recall@10": f"{PAIRWISE_SAMPLES} samples or more, and an output of one dimension and one size",
+        "top1": "an output of one dimension with two elements or more",
+        "top1 in top5": "an output of one dimension with two elements or more",
+        "cosine": "a floating point output",
+        "cosine min": "a floating point output",
+        "equal": "an output that is not floating point",
+        DROP: "a metric: `evaluate`",
+    }
+    return AccuracyError(
+        f"{name!r} cannot be measured",
+        expected=needs.get(name, f"one of {', '.join(needs)}"),
+        got=f"{count} samples of this model",
+        fix=f"give more samples, or leave {name} out of `agreement`",
+    )

@@ -47,3 +47,8 @@ def _rows() -> Iterator[Variant]:
 
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _rows()}
+
+
+def is_servable(variant: Variant) -> bool:
+    """False for engines of TensorRT-RTX, for which Triton has no backend: they are built, and not published."""
+    return not (variant.format == "plan" and variant.target == "tensorrt-rtx")

@@ -90,6 +90,7 @@ def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         part = model.get(key)
         if isinstance(part, Mapping):
             given.append(((key, "python"), part.get("python"), "file"))
+    given += _named_for_variants(model)
     labels = model.get("labels")
     if isinstance(labels, Mapping):
         given += [(("labels", output), file, "file") for output, file in labels.items()]
@@ -102,6 +103,21 @@ def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
                 yield path, module, kind
         elif path[-1] not in ("python", "factory"):
             yield path, text, kind
+
+
+def _named_for_variants(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+    precision, engine = model.get("precision"), model.get("engine")
+    if isinstance(precision, Mapping):
+        calibration, recipes = precision.get("calibration"), precision.get("recipes")
+        if isinstance(calibration, Mapping):
+            yield ("precision", "calibration", "python"), calibration.get("python"), "file"
+        if isinstance(recipes, Mapping):
+            yield from ((("precision", "recipes", variant), file, "file") for variant, file in recipes.items())
+    if isinstance(engine, Mapping):
+        yield ("engine", "timing_cache"), engine.get("timing_cache"), "file"
+        plugins = engine.get("plugins")
+        for index, file in enumerate(plugins if isinstance(plugins, list) else []):
+            yield ("engine", "plugins", index), file, "file"
 
 
 def _problem_of(text: str, kind: str, folder: Path) -> Finding | None:

@@ -7,6 +7,7 @@ are the reference: ``docs/generate.py`` makes the page and the JSON schema of th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,24 +37,31 @@ from builder.spec.parts import (
     FileText,
     Instances,
     Part,
+    ServedName,
     Source,
     TensorText,
     VariantName,
     Warmup,
 )
 from builder.spec.problems import in_order, spelled, validated
+from builder.spec.variant_parts import Agreement, Engine, Load, Precision, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
+from builder.variants import FASTEST, VARIANTS, is_servable
 from serving.errors import Problem
 
 __all__ = [
     "SOURCE_KINDS",
+    "Agreement",
     "Batch",
     "Callable",
+    "Engine",
     "Evaluate",
     "Export",
     "Instances",
+    "Load",
     "ModelSpec",
+    "Precision",
     "Root",
     "Source",
     "Spec",
@@ -62,6 +70,7 @@ __all__ = [
 ]
 
 TensorName = Annotated[str, AfterValidator(tensor_name)]
+_NEED_SAMPLES = ("int8", "int8-weights", "int4-weights")
 
 
 def _release(text: str) -> str:
@@ -83,8 +92,16 @@ class ModelSpec(Part):
         samples: gives real inputs: a list (or generator) of mappings of input name to array, without the batch
             dimension. Seeded random ones stand in where it is left out.
         evaluate: the metric that an artifact must not lose.
-        variants: what to build; so far `onnx-fp32`.
-        serve: the variant that is served under the plain name; by default the first.
+        variants: what to build. Several are published side by side, each under the model's name with the variant's
+            (`digits_onnx_int8`), and the one that `serve` names under the plain name as well.
+        required: variants that have to be there: where this machine cannot build one, the build has failed. Those that
+            are not listed, and not served, are left out then, with a warning.
+        serve: the variant that is served under the plain name, by default the first; or `fastest`: the fastest of those
+            that hold their accuracy, measured in the server.
+        load: what `serve: fastest` measures under.
+        agreement: how well a variant has to agree with fp32.
+        precision: how variants in fp16, bf16 and int8 are made.
+        engine: how TensorRT engines are built.
         labels: output: a text file with one label a line, which is copied, and `label_filename` set.
         instances: how many copies run side by side; by default Triton decides.
         warmup: what is run before the model is called ready; by default nothing.
@@ -105,7 +122,12 @@ class ModelSpec(Part):
     samples: Callable | None = None
     evaluate: Evaluate | None = None
     variants: tuple[VariantName, ...] = ("onnx-fp32",)
-    serve: VariantName | None = None
+    required: tuple[VariantName, ...] = ()
+    serve: ServedName | None = None
+    load: Load = Load()
+    agreement: Agreement = Agreement()
+    precision: Precision = Precision()
+    engine: Engine = Engine()
     labels: dict[str, FileText] = Field({})
     instances: Instances | None = None
     warmup: Warmup | None = None
@@ -124,8 +146,13 @@ class ModelSpec(Part):
 
     @property
     def served(self) -> str:
-        """The variant that is published under the plain name."""
-        return self.serve or self.variants[0]
+        """The variant that is published under the plain name; :data:`FASTEST` where that is to be measured."""
+        return self.serve or next(name for name in self.variants if is_servable(VARIANTS[name]))
+
+    @property
+    def is_alone(self) -> bool:
+        """True where the plain name is all that is published: one variant that Triton can serve."""
+        return sum(is_servable(VARIANTS[name]) for name in self.variants) == 1
 
     @field_validator("variants")
     @classmethod
@@ -147,9 +174,7 @@ class ModelSpec(Part):
 
     def _completeness(self) -> list[Finding]:
         found = []
-        if self.serve is not None and self.serve not in self.variants:
-            what = f"serve: {self.serve!r} is none of the variants"
-            found.append(Finding(what, ", ".join(self.variants), path=("serve",)))
+        found += self._variant_findings()
         if self.source.onnx is None:
             for key, example in (("inputs", "image: float32[batch, 3, 224, 224]"), ("outputs", "y: float32[batch, 2]")):
                 if not getattr(self, key):
@@ -169,6 +194,28 @@ class ModelSpec(Part):
                     what = f"config.{key} names {tensor!r}, which the model does not have"
                     fix = did_you_mean(str(tensor), known) or "give each entry the `name` of one of them"
                     found.append(Finding(what, ", ".join(known), fix=fix, path=("config", key, index)))
+        return found
+
+    def _variant_findings(self) -> list[Finding]:
+        servable = [name for name in self.variants if is_servable(VARIANTS[name])]
+        found = recipe_findings(self.precision, self.variants)
+        if not servable:
+            what = "none of the variants can be served: Triton has no backend for TensorRT-RTX engines"
+            found.append(Finding(what, "at least one other", fix="add onnx-fp32", path=("variants",)))
+        elif self.serve not in (None, FASTEST, *servable):
+            what = f"serve: {self.serve!r} is none of the variants"
+            if self.serve in self.variants:
+                what = f"serve: {self.serve!r} cannot be served: Triton has no backend for TensorRT-RTX engines"
+            found.append(Finding(what, ", ".join([*servable, FASTEST]), path=("serve",)))
+        for index, name in enumerate(self.required):
+            if name not in self.variants:
+                what = f"required: {name!r} is none of the variants"
+                found.append(Finding(what, ", ".join(self.variants), path=("required", index)))
+        for index, name in enumerate(self.variants):
+            if VARIANTS[name].precision in _NEED_SAMPLES and self.samples is None:
+                what = f"{name} needs real samples: random ones say nothing about the ranges of its values"
+                fix = "give `samples`: a callable that returns real inputs"
+                found.append(Finding(what, 'samples: {python: "data.py:samples"}', fix=fix, path=("variants", index)))
         return found
 
     def _tensor_findings(self) -> list[Finding]:
@@ -209,7 +256,7 @@ class Root(Part):
 
     @model_validator(mode="after")
     def _opsets(self) -> Root:
-        found = []
+        found = [*self._name_findings()]
         for name, model in self.models.items():
             newest = opset_of_server(self.server, model.export.exporter)
             if model.export.opset is not None and model.export.opset > newest:
@@ -220,6 +267,15 @@ class Root(Part):
         if found:
             raise Findings(found)
         return self
+
+    def _name_findings(self) -> Iterator[Finding]:
+        """Models whose names a variant of another model would take."""
+        for name, model in self.models.items():
+            for variant in () if model.is_alone else model.variants:
+                taken = f"{name}_{VARIANTS[variant].suffix}"
+                if taken in self.models:
+                    what = f"{taken!r} is the name of {name!r}'s own variant {variant}"
+                    yield Finding(what, "a name of its own", fix="rename one of the models", path=("models", taken))
 
 
 class Spec(BaseModel):

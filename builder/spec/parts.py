@@ -24,7 +24,7 @@ from pydantic import (
 from builder.findings import Finding, Findings, did_you_mean, refuse
 from builder.spec.files import depends_text
 from builder.tensors import parse_tensor
-from builder.variants import VARIANTS
+from builder.variants import FASTEST, VARIANTS
 from serving.dtypes import DTYPES
 
 DEFAULT_MAX_BATCH = 8
@@ -55,6 +55,15 @@ def _variant_text(text: str) -> str:
     return text
 
 
+def _served_text(text: str) -> str:
+    if text == FASTEST:
+        return text
+    if text not in VARIANTS:
+        fix = did_you_mean(text, [FASTEST, *VARIANTS])
+        raise refuse(f"unknown variant {text!r}", expected=f"one of `variants`, or {FASTEST}", fix=fix)
+    return text
+
+
 def _file_text(text: str) -> str:
     if not text or "\0" in text:
         raise refuse(f"{text!r} is no path", expected="a path, relative to the spec's folder")
@@ -74,6 +83,7 @@ Reference = Annotated[
     str, AfterValidator(_reference_text), WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN})
 ]
 VariantName = Annotated[str, AfterValidator(_variant_text), WithJsonSchema({"enum": list(VARIANTS)})]
+ServedName = Annotated[str, AfterValidator(_served_text), WithJsonSchema({"enum": [FASTEST, *VARIANTS]})]
 FileText = Annotated[str, AfterValidator(_file_text)]
 Dependency = Annotated[str, AfterValidator(depends_text)]
 

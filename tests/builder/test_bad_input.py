@@ -98,7 +98,7 @@ VALUES = [
     ("variants: [onnx-fp23]", "unknown variant 'onnx-fp23'", "variants[0]", "did you mean `onnx-fp32`?"),
     ("variants: []", "`variants` is empty", "variants", "at least one"),
     ("variants: [onnx-fp32, onnx-fp32]", "is listed twice", "variants", "keep one"),
-    ("serve: onnx-int8", "unknown variant 'onnx-int8'", "serve", "onnx-fp32"),
+    ("serve: onnx-int8", "serve: 'onnx-int8' is none of the variants", "serve", "onnx-fp32"),
     ("samples: model.py:load", "`samples` is of the wrong type", "samples", 'samples: {python: "model.py:load"}'),
     ("samples: {python: model.py}", "names no callable", "samples.python", "model.py:FUNCTION"),
     ("samples: {}", "`python` is missing", "samples", "models.digits.samples.python: ..."),

@@ -34,7 +34,7 @@ OPTIONS: dict[str, frozenset[str]] = {
     "static": frozenset(
         {"calibrator", "percentile", "activation", "symmetric", "reduce_range", "per_channel", "op_types", "smooth"}
     ),
-    "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "smooth"}),
+    "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "weight", "smooth"}),
     "weights": frozenset({"bits", "block_size", "symmetric", "op_types"}),
 }
 """Method: the options it has."""

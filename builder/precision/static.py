@@ -1,0 +1,362 @@
+"""Static int8: QuantizeLinear and DequantizeLinear around what is computed in integers, with ranges known beforehand.
+
+Two ways to place them. With ``u8`` activations (CPU) the results of convolutions and the like are quantized too, so
+that ONNX Runtime finds whole integer operators. With ``s8`` activations (TensorRT, CUDA) only what goes into an
+operator is quantized, symmetrically, and biases stay in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from builder.numerics import Array
+from builder.precision import graph as graphs
+
+Range = tuple[float, float]
+
+WEIGHTED: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
+"""Operators with a weight as their second input: the weight's output channels."""
+JOINED = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu", "Softmax", "HardSwish")
+"""Operators computed in integers where all that they take is in integers already."""
+PASSED = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize")
+"""Operators that only move values: what comes out has the range of what goes in."""
+ABSORBED = ("Relu", "Clip")
+"""Operators that a quantized result takes in: its smallest and largest number cut as they do."""
+FLOAT_OUTPUT = ("MatMul", "Gemm")
+"""Operators that ONNX Runtime computes in integers with a result in float."""
+
+OP_TYPES: Mapping[str, tuple[str, ...]] = {
+    "u8": (
+        "Conv",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Mul",
+        "Concat",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Sigmoid",
+        "LeakyRelu",
+    ),
+    "s8": ("Conv", "ConvTranspose", "Gemm", "MatMul"),
+}
+"""What is quantized where the recipe does not say, by the type of activations."""
+HOPELESS = 65504.0
+"""A range beyond this is no range but a mask: what uses such values stays in float."""
+_TINY = 1e-30
+REDUCED = 64
+"""Of 7-bit weights: two products of 255 and 64 fit the 16 bits that a processor without VNNI adds them in."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a static recipe, with what holds where it does not say."""
+
+    activation: str = "u8"
+    symmetric: bool = False
+    reduce_range: bool = False
+    per_channel: bool = True
+    op_types: tuple[str, ...] = OP_TYPES["u8"]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """Out of a recipe's options."""
+        activation = options.get("activation", "u8")
+        return cls(
+            activation,
+            bool(options.get("symmetric", activation == "s8")),
+            bool(options.get("reduce_range", False)),
+            bool(options.get("per_channel", True)),
+            tuple(options.get("op_types") or OP_TYPES[activation]),
+        )
+
+
+Usable = Callable[[Any], bool]
+
+
+def quantizable(model: Any, settings: Settings, keep: Iterable[str] = (), usable: Usable | None = None) -> list[Any]:
+    """The nodes that would be computed in integers, in the order of the graph.
+
+    Args:
+        model: an ``onnx_ir.Model``.
+        settings: of the recipe.
+        keep: names of nodes that stay in float.
+        usable: whether a value has a range; by default, all have.
+    """
+    usable = usable or (lambda value: True)
+    kept = set(keep)
+    chosen: list[Any] = []
+    whole: set[int] = set()  # values that are quantized as soon as they are made
+    for node in model.graph:
+        if node.name in kept or node.domain not in ("", "ai.onnx") or not _types_fit(node, settings, whole):
+            continue
+        results = [] if _float_output(node, settings) else [result_of(node)]
+        if all(usable(value) for value in (*_activations(node), *results)):
+            chosen.append(node)
+            whole.update(id(value) for value in results)
+    return chosen
+
+
+def tensors(model: Any, settings: Settings) -> list[str]:
+    """The values whose ranges a recipe with these settings needs, whatever it keeps in float."""
+    wanted: dict[str, None] = {}
+    for node in quantizable(model, settings):
+        results = [] if _float_output(node, settings) else [result_of(node)]
+        wanted.update((value.name, None) for value in (*_activations(node), *results))
+    return list(wanted)
+
+
+def result_of(node: Any) -> Any:
+    """What of a node is quantized: its output, or that of the Relu or Clip that takes it in."""
+    value = node.outputs[0]
+    if len(value.uses()) == 1 and not value.is_graph_output():
+        user = value.uses()[0].node
+        if user.op_type in ABSORBED and user.inputs[0] is value and user.graph is node.graph:
+            return user.outputs[0]
+    return value
+
+
+def _types_fit(node: Any, settings: Settings, whole: set[int]) -> bool:
+    if (
+        not node.inputs
+        or not node.outputs
+        or not graphs.is_float(node.inputs[0])
+        or not graphs.is_float(node.outputs[0])
+    ):
+        return False
+    if node.op_type in WEIGHTED:
+        return node.op_type in settings.op_types and _weight_fits(node)
+    if settings.activation != "u8":
+        return False
+    if node.op_type in PASSED:
+        return id(node.inputs[0]) in whole
+    made = _activations(node)
+    return (
+        node.op_type in JOINED
+        and node.op_type in settings.op_types
+        and bool(made)
+        and all(graphs.is_float(value) for value in node.inputs)
+        and all(id(value) in whole for value in made)
+    )
+
+
+def _weight_fits(node: Any) -> bool:
+    """Whether an operator has a weight with channels; one that is made anew in every request is none."""
+    weight = graphs.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if weight is None or not graphs.is_float(node.inputs[1]) or len(weight.shape) < 2 or not weight.size:
+        return False
+    if node.op_type == "Gemm":
+        return bool(attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0)
+    return True
+
+
+def attribute(node: Any, name: str, default: Any) -> Any:
+    """An attribute's value, or the operator's default."""
+    return node.attributes[name].value if name in node.attributes else default
+
+
+def _activations(node: Any) -> list[Any]:
+    """What a node takes that has to be quantized, and is no weight."""
+    values = node.inputs[:1] if node.op_type in WEIGHTED or node.op_type in PASSED else node.inputs
+    return [value for value in values if value is not None and graphs.constant(value) is None]
+
+
+def _float_output(node: Any, settings: Settings) -> bool:
+    return settings.activation != "u8" or node.op_type in FLOAT_OUTPUT
+
+
+def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: Iterable[str] = ()) -> int:
+    """Put Q/DQ into a model, in place.
+
+    Args:
+        model: an ``onnx_ir.Model``.
+        ranges: of :func:`tensors`; a node with a value that has none, or one without bounds, stays in float.
+        settings: how.
+        keep: names of nodes that stay in float.
+
+    Returns:
+        How many nodes are quantized.
+    """
+    known = {name: found for name, found in ranges.items() if max(abs(found[0]), abs(found[1])) <= HOPELESS}
+    nodes = quantizable(model, settings, keep, lambda value: value.name in known)
+    insertion = _Insertion(model, known, settings)
+    for node in nodes:
+        insertion.inputs(node)
+        if not _float_output(node, settings):
+            insertion.result(node)
+    insertion.maker.drop_unused()
+    return len(nodes)
+
+
+class _Insertion:
+    """Q/DQ pairs put into one model, one for each value, and a DQ for each weight."""
+
+    def __init__(self, model: Any, ranges: Mapping[str, Range], settings: Settings) -> None:
+        self.maker = graphs.Maker(model)
+        self._graph = model.graph
+        self._ranges = ranges
+        self._settings = settings
+        self._pairs: dict[int, Any] = {}
+        self._parameters: dict[int, tuple[Any, Any]] = {}  # of a dequantized value: scale, zero point
+        self._weights: dict[tuple[int, int | None], tuple[Any, Array]] = {}
+
+    def inputs(self, node: Any) -> None:
+        """Have a node take dequantized values."""
+        for index, value in enumerate(node.inputs):
+            if value is None or (node.op_type in PASSED and index):
+                continue
+            if graphs.constant(value) is None:
+                node.replace_input_with(index, self._dequantized(value, node))
+            elif node.op_type not in WEIGHTED:
+                node.replace_input_with(index, self._constant(value, node))
+        if node.op_type in WEIGHTED:
+            self._weight(node)
+
+    def result(self, node: Any) -> None:
+        """Quantize what a node makes as soon as it is there."""
+        value = result_of(node)
+        parameters = None
+        if node.op_type in PASSED:
+            parameters = self._parameters[id(node.inputs[0])]
+        uses = list(value.uses())
+        output = value.is_graph_output()
+        pair, dequantized = self._pair(value, parameters or self._parameters_of(value))
+        self._graph.insert_after(value.producer(), [pair, dequantized.producer()])
+        for use in uses:
+            use.node.replace_input_with(use.idx, dequantized)
+        if output:
+            self._become_output(value, dequantized)
+
+    def _become_output(self, value: Any, dequantized: Any) -> None:
+        index = next(i for i, found in enumerate(self._graph.outputs) if found is value)
+        self._graph.outputs[index] = dequantized
+        name, value.name = value.name, self.maker.name(f"{value.name}_float")
+        dequantized.name = name
+
+    def _dequantized(self, value: Any, node: Any) -> Any:
+        if id(value) in self._parameters:
+            return value
+        if id(value) not in self._pairs:
+            pair, dequantized = self._pair(value, self._parameters_of(value))
+            self._graph.insert_before(node, [pair, dequantized.producer()])
+            self._pairs[id(value)] = dequantized
+        return self._pairs[id(value)]
+
+    def _pair(self, value: Any, parameters: tuple[Any, Any]) -> tuple[Any, Any]:
+        scale, zero = parameters
+        pair = self.maker.node(
+            "QuantizeLinear", [value, scale, zero], name=f"{value.name}_QuantizeLinear", like=value, dtype=zero.dtype
+        )
+        back = self.maker.node(
+            "DequantizeLinear", [pair.outputs[0], scale, zero], name=f"{value.name}_DequantizeLinear", like=value
+        )
+        self._parameters[id(back.outputs[0])] = parameters
+        return pair, back.outputs[0]
+
+    def _parameters_of(self, value: Any) -> tuple[Any, Any]:
+        scale, zero = activation_parameters(self._ranges[value.name], self._settings)
+        return self.maker.weight(scale, f"{value.name}_scale"), self.maker.weight(zero, f"{value.name}_zero_point")
+
+    def _constant(self, value: Any, node: Any) -> Any:
+        """A constant that is no weight (an addend): quantized as an activation would be, ahead of time."""
+        key = (id(value), None)
+        if key not in self._weights:
+            array = value.const_value.numpy()
+            found = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+            scale, zero = activation_parameters(found, self._settings)
+            bounds = np.iinfo(zero.dtype)
+            integers = np.clip(np.rint(array / scale) + zero, bounds.min, bounds.max).astype(zero.dtype)
+            self._weights[key] = self._dequantize(value, node, integers, scale, zero, None), scale
+        return self._weights[key][0]
+
+    def _dequantize(self, value: Any, node: Any, integers: Array, scale: Array, zero: Array, axis: int | None) -> Any:
+        parts = [
+            self.maker.weight(integers, f"{value.name}_quantized"),
+            self.maker.weight(scale, f"{value.name}_scale"),
+            self.maker.weight(zero, f"{value.name}_zero_point"),
+        ]
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+        back = self.maker.node(
+            "DequantizeLinear", parts, name=f"{value.name}_DequantizeLinear", like=value, **attributes
+        )
+        self._graph.insert_before(node, [back])
+        return back.outputs[0]
+
+    def _weight(self, node: Any) -> None:
+        weight = node.inputs[1]
+        array = weight.const_value.numpy()
+        axis = channel_axis(node, array) if self._settings.per_channel else None
+        bias: Any = node.inputs[2] if len(node.inputs) > 2 and self._settings.activation == "u8" else None
+        bias = bias if graphs.constant(bias) is not None and len(bias.const_value.shape) == 1 else None
+        incoming = float(self._parameters[id(node.inputs[0])][0].const_value.numpy())
+        least = None if bias is None else _least_scale(bias.const_value.numpy(), incoming)
+        key = (id(weight), axis)
+        known = self._weights.get(key)
+        if known is None or (least is not None and bool(np.any(known[1] < least))):
+            integers, scale = quantized_weight(array, axis, self._settings.reduce_range, least)
+            zero = np.zeros(scale.shape, np.int8)
+            known = self._dequantize(weight, node, integers, scale, zero, axis), scale
+            self._weights[key] = known
+        node.replace_input_with(1, known[0])
+        if bias is not None:
+            scale = np.asarray(np.broadcast_to(known[1] * np.float32(incoming), bias.const_value.shape), np.float32)
+            integers = np.rint(bias.const_value.numpy().astype(np.float64) / scale).astype(np.int32)
+            zero = np.zeros(scale.shape, np.int32)
+            node.replace_input_with(2, self._dequantize(bias, node, integers, scale, zero, 0))
+
+
+def channel_axis(node: Any, weight: Array) -> int | None:
+    """Where a weight's output channels lie; None where it has none of its own for each."""
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
+        return None
+    if node.op_type == "MatMul":
+        return 1 if weight.ndim == 2 else None
+    return WEIGHTED[node.op_type]
+
+
+def activation_parameters(found: Range, settings: Settings) -> tuple[Array, Array]:
+    """Scale and zero point of an activation; zero is always a number of its own."""
+    low, high = min(0.0, found[0]), max(0.0, found[1])
+    if settings.symmetric or settings.activation == "s8":
+        largest = max(-low, high)
+        scale, zero = (largest / 127, 0 if settings.activation == "s8" else 128)
+    else:
+        scale = (high - low) / 255
+        zero = int(np.clip(np.rint(-low / scale), 0, 255)) if scale else 0
+    kind = np.int8 if settings.activation == "s8" else np.uint8
+    return np.asarray(scale if scale > _TINY else 1.0, np.float32), np.asarray(zero, kind)
+
+
+def quantized_weight(
+    array: Array, axis: int | None, reduce_range: bool, least: Array | None = None
+) -> tuple[Array, Array]:
+    """A weight in symmetric s8, and its scale: one for each channel, or one.
+
+    Args:
+        array: the weight.
+        axis: of the channels; None for one scale.
+        reduce_range: 7 bits.
+        least: scales are not below this.
+    """
+    top = REDUCED if reduce_range else 127
+    rest = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
+    largest = np.abs(array).max(axis=rest).astype(np.float32)
+    scale = np.asarray(np.where(largest > _TINY * top, largest / np.float32(top), np.float32(1.0)), np.float32)
+    if least is not None:
+        scale = np.asarray(np.maximum(scale, least if axis is not None else least.max()), np.float32)
+    shape = [1] * array.ndim
+    if axis is not None:
+        shape[axis] = -1
+    integers = np.clip(np.rint(array / scale.reshape(shape)), -top, top).astype(np.int8)
+    return integers, scale
+
+
+def _least_scale(bias: Array, incoming: float) -> Array:
+    """The smallest weight scales with which a bias still fits 32 bits."""
+    return np.asarray(np.abs(bias.astype(np.float64)) / (incoming * 2.0**30), np.float32)

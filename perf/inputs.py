@@ -171,7 +171,7 @@ def _read_golden(model: ModelSpec, path: Path, version: int) -> RequestData:
         raise WorkloadError(
             [Problem("the golden requests cannot be read", where=str(path), got=str(exc), fix="build the model again")]
         ) from exc
-    whole = [found[number] for number in sorted(found) if _fits(model, found[number])]
+    whole = [found[number] for number in sorted(found) if fits(model, found[number])]
     if not whole:
         raise WorkloadError(
             [
@@ -189,8 +189,8 @@ def _read_golden(model: ModelSpec, path: Path, version: int) -> RequestData:
     return RequestData(tuple(whole), source + (f" in {len(shapes)} shapes" if len(shapes) > 1 else ""))
 
 
-def _fits(model: ModelSpec, request: Request) -> bool:
-    """Every input is there, of the declared type and shape (a type that numpy lacks is taken on trust)."""
+def fits(model: ModelSpec, request: Request) -> bool:
+    """True where every input is there, of the declared type and shape (a type that numpy lacks is taken on trust)."""
     for spec in model.inputs:
         array = request.get(spec.name)
         if array is None or not _fits_dims(spec, array.shape):

@@ -112,7 +112,7 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
     load_before, machine, ticks = load_1min(), machine_facts(), cpu_times()
     binary = find_binary(reporter=reporter)
     with _folder(output, started_at) as folder, open_target(workload, reporter=reporter) as target:
-        run = _Run(workload, binary, target, folder, reporter)
+        run = Run(workload, binary, target, folder, reporter)
         models = tuple(run.model(subject) for subject in subjects(target, workload))
         facts = dict(target.facts)
         kept = output is not None
@@ -133,8 +133,12 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What all points of a run share."""
+class Run:
+    """What all points of a run share.
+
+    Attributes:
+        folder: where each point's files go, below ``raw``.
+    """
 
     workload: Workload
     binary: Binary
@@ -148,20 +152,28 @@ class _Run:
             error = subject.error.as_dict() if subject.error is not None else None
             self.reporter.warn(f"{subject.name}: {subject.error.what if subject.error else 'nothing to send'}")
             return ModelRun(model=subject.name, error=error)
-        folder = self.folder / "raw" / safe_name(subject.name)
-        folder.mkdir(parents=True)
         run = ModelRun(model=subject.name, version=subject.spec.version, inputs=subject.data.source)
-        write_input_data(subject.data, folder / Path(INPUTS).name)
         try:
-            load = self._warm_up(subject, folder)
+            load = self.warm_up(subject)
         except TritonRepoError as error:
             return run.model_copy(update={"error": error.as_dict()})
-        points = tuple(self._point(subject, load, number, folder) for number in self.workload.concurrency)
+        points = tuple(
+            self.point(subject, replace(load, concurrency=number), f"concurrency-{number}")
+            for number in self.workload.concurrency
+        )
         return run.model_copy(update={"points": points})
 
-    def _warm_up(self, subject: Subject, folder: Path) -> Load:
-        """Run the largest load for a moment, until one window holds an answer; what it shows sets the windows."""
+    def warm_up(self, subject: Subject) -> Load:
+        """Run the largest load for a moment, until one window holds an answer; what it shows sets the windows.
+
+        Raises:
+            AnalyzerError, ServerUnavailableError: the model does not answer.
+        """
         workload = self.workload
+        folder = self._folder(subject)
+        folder.mkdir(parents=True)
+        assert subject.spec is not None and subject.data is not None
+        write_input_data(subject.data, folder / Path(INPUTS).name)
         load = Load(
             model=subject.name,
             address=self.target.address,
@@ -180,7 +192,6 @@ class _Run:
             step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
-        assert subject.spec is not None and subject.data is not None
         text_bytes = seen.inferences_per_s * window_s * WINDOWS * export_bytes(subject.spec, subject.data)
         export = text_bytes < EXPORT_LIMIT_BYTES or workload.shared_memory == "system"
         return replace(load, window_s=window_s, windows=WINDOWS, export=export)
@@ -195,20 +206,25 @@ class _Run:
                     raise
             load = replace(load, window_s=min(SLOWEST_ANSWER_S, load.window_s * 5))
 
-    def _point(self, subject: Subject, load: Load, concurrency: int, folder: Path) -> Point:
-        load = replace(load, concurrency=concurrency)
+    def point(self, subject: Subject, load: Load, place_name: str) -> Point:
+        """Measure a model that is warm, once; what goes wrong is part of the answer.
+
+        Args:
+            load: from :meth:`warm_up`, at the concurrency that is wanted.
+            place_name: the folder for its files, a new one.
+        """
         assert subject.spec is not None
         watched = [subject.name, *subject.spec.steps]
-        place = folder / f"concurrency-{concurrency}"
+        place = self._folder(subject) / place_name
         place.mkdir()
         point = Point(
             model=subject.name,
             version=subject.spec.version,
-            concurrency=concurrency,
+            concurrency=load.concurrency,
             batch_size=load.batch_size,
             raw=str(place.relative_to(self.folder)),
         )
-        with self.reporter.step(f"{subject.name}: concurrency {concurrency}") as step:
+        with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
             after: dict[str, Mapping[str, Any]] = {}
             try:
                 before = self.target.statistics(watched)
@@ -222,6 +238,9 @@ class _Run:
             point = point.model_copy(update={"doubts": doubts})
             step.done("measured", _summary(point))
         return point
+
+    def _folder(self, subject: Subject) -> Path:
+        return self.folder / "raw" / safe_name(subject.name)
 
 
 def _measured(point: Point, load: Load, output: Output) -> Point:

@@ -155,7 +155,7 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     config = target.client.config(name)
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
-    if error := _unsupported(spec, config):
+    if error := unsupported(spec, config):
         return Subject(name, spec, error=error)
     if workload.batch_size > max(1, spec.max_batch_size):
         return Subject(name, spec, problems=(_too_large_batch(spec, workload.batch_size),))
@@ -168,7 +168,8 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     return Subject(name, spec, data)
 
 
-def _unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:
+def unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:
+    """Why a model of this kind is not measured; None where it is."""
     kind = "decoupled" if spec.decoupled else "stateful (sequence batching)" if config.get("sequence_batching") else ""
     if not kind:
         return None

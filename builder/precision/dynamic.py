@@ -45,7 +45,7 @@ def quantizable(model: Any, settings: Settings, keep: Iterable[str] = ()) -> lis
 
 def quantize(model: Any, settings: Settings, keep: Iterable[str] = ()) -> int:
     """Change a model in place; gives back how many nodes are in integers."""
-    change = _Change(model, settings)
+    change = Change(model, settings)
     found = quantizable(model, settings, keep)
     for node in found:
         if node.op_type == "Gather":
@@ -72,7 +72,9 @@ def _fits(node: Any) -> bool:
     return bool(node.op_type == "MatMul")
 
 
-class _Change:
+class Change:
+    """Products and embeddings of one model put in integers, each weight and each activation once."""
+
     def __init__(self, model: Any, settings: Settings) -> None:
         self.maker = graphs.Maker(model)
         self._graph = model.graph
@@ -94,7 +96,7 @@ class _Change:
         made = [product, cast, scales, back]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             made.append(maker.node("Add", [back.outputs[0], node.inputs[2]], name=f"{node.name}_bias", like=output))
-        self._replace(node, made)
+        self.replace(node, made)
 
     def embedding(self, node: Any) -> None:
         """Gather: of integers and of their rows' scales."""
@@ -104,9 +106,10 @@ class _Change:
         cast = maker.node("Cast", [integers.outputs[0]], name=f"{node.name}_cast", like=output, to=graphs.FLOAT)
         scale = maker.node("Gather", [scales, node.inputs[1]], name=f"{node.name}_scales", dtype=graphs.FLOAT)
         back = maker.node("Mul", [cast.outputs[0], scale.outputs[0]], name=f"{node.name}_scaled", like=output)
-        self._replace(node, [integers, cast, scale, back])
+        self.replace(node, [integers, cast, scale, back])
 
-    def _replace(self, node: Any, made: list[Any]) -> None:
+    def replace(self, node: Any, made: list[Any]) -> None:
+        """Put new nodes in the place of one."""
         old, new = node.outputs[0], made[-1].outputs[0]
         self._graph.insert_before(node, made)
         old.replace_all_uses_with(new, replace_graph_outputs=True)

@@ -35,7 +35,7 @@ OPTIONS: dict[str, frozenset[str]] = {
         {"calibrator", "percentile", "activation", "symmetric", "reduce_range", "per_channel", "op_types", "smooth"}
     ),
     "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "weight", "smooth"}),
-    "weights": frozenset({"bits", "block_size", "symmetric", "op_types"}),
+    "weights": frozenset({"bits", "block_size", "symmetric", "accuracy_level", "op_types"}),
 }
 """Method: the options it has."""
 

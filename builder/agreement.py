@@ -7,6 +7,7 @@ still say the same: their direction, their largest class, their order among each
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ PAIRWISE_SAMPLES = 16
 NEIGHBOURS = 10
 LARGEST_BATCH = 16
 _MOST_PAIRWISE = 1024
+_NO_MARGIN = -1e6
 _MOST_REQUEST_BYTES = 1 << 25
 
 
@@ -151,7 +153,7 @@ class AgreementJudge:
         if not requests or absent:
             raise _unmeasurable(absent, len(requests))
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 of the samples, fp32's answers and the limits; a metric counts with its value on fp32."""
         whole = hashlib.sha256(repr((sorted(self.limits.items()), self._batch)).encode())
@@ -168,7 +170,9 @@ class AgreementJudge:
         chosen = [int(k * step) for k in range(min(count, len(self._requests)))]
         requests, reference = [self._requests[k] for k in chosen], [self._reference[k] for k in chosen]
         judge = AgreementJudge(requests, reference, {}, batch=self._batch)
-        judge.limits = {name: limit for name, limit in self.limits.items() if name in judge._measurable()}
+        measurable = judge._measurable()
+        kept = {name: limit for name, limit in self.limits.items() if name in measurable}
+        judge.limits = kept or DEFAULTS["int8"].as_limits(reference)  # a metric alone: something to rank by
         return judge
 
     def __call__(self, runner: Runner) -> Verdict:
@@ -355,16 +359,20 @@ def _verdict(
     for name, limit in limits.items():
         score = scores.get(name, math.nan)
         if name == DROP:
-            margins.append((limit - score) / max(limit, 1e-6))
+            margins.append(_margin((limit - score) / max(limit, 1e-6)))
             if not score <= limit:
                 failed.append(f"{DROP} {score:.6g} is above {limit:g}")
             continue
-        margins.append((score - limit) / max(1.0 - limit, 1e-6))
+        margins.append(_margin((score - limit) / max(1.0 - limit, 1e-6)))
         if not score >= limit:
             outputs = [output for output, found in by_output.items() if found.get(name) == score]
             of = f" of {outputs[0]}" if len(by_output) > 1 and outputs else ""
             failed.append(f"{name}{of} {score:.6g} is below {limit:g}")
     return Verdict(dict(scores), dict(limits), tuple(failed), min(margins))
+
+
+def _margin(value: float) -> float:
+    return value if math.isfinite(value) else _NO_MARGIN
 
 
 def _misshapen(name: str, expected: Array, got: Array | None) -> AccuracyError:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from builder.precision import graph as graphs
-from builder.precision.static import attribute, channel_axis, quantized_weight
+from builder.precision.static import attribute, channel_axis, neighbours, quantized_weight, shifted
 
 OP_TYPES = ("MatMul", "Gemm", "Gather")
 
@@ -133,10 +133,9 @@ class Change:
         if key not in self._weights:
             array = value.const_value.numpy()
             axis = channel_axis(node, array) if self._settings.per_channel else None
-            integers, scale = quantized_weight(array, axis, self._settings.reduce_range)
-            zero = np.zeros(scale.shape, np.int8)
-            if self._settings.weight == "u8":
-                integers, zero = (integers.astype(np.int16) + 128).astype(np.uint8), np.full(scale.shape, 128, np.uint8)
+            pairs = neighbours(node, array) if self._settings.reduce_range else None
+            integers, scale = quantized_weight(array, axis, pairs)
+            integers, zero = shifted(integers, scale, self._settings.weight)
             integers = np.ascontiguousarray(integers.T) if transposed else integers
             parts = {"quantized": integers, "scale": scale, "zero_point": zero}
             made = [self.maker.weight(part, f"{value.name}_{name}") for name, part in parts.items()]
@@ -145,7 +144,7 @@ class Change:
 
     def _table(self, value: Any) -> tuple[Any, Any]:
         if id(value) not in self._tables:
-            integers, scale = quantized_weight(value.const_value.numpy(), 0, False)
+            integers, scale = quantized_weight(value.const_value.numpy(), 0)
             self._tables[id(value)] = (
                 self.maker.weight(integers, f"{value.name}_quantized"),
                 self.maker.weight(scale.reshape(-1, 1), f"{value.name}_scale"),

@@ -32,7 +32,17 @@ METHODS: dict[str, tuple[str, ...]] = {
 OPTIONS: dict[str, frozenset[str]] = {
     "cast": frozenset({"io"}),
     "static": frozenset(
-        {"calibrator", "percentile", "activation", "symmetric", "reduce_range", "per_channel", "op_types", "smooth"}
+        {
+            "calibrator",
+            "percentile",
+            "activation",
+            "symmetric",
+            "reduce_range",
+            "per_channel",
+            "weight",
+            "op_types",
+            "smooth",
+        }
     ),
     "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "weight", "smooth"}),
     "weights": frozenset({"bits", "block_size", "symmetric", "accuracy_level", "op_types"}),

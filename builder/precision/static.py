@@ -47,9 +47,10 @@ OP_TYPES: Mapping[str, tuple[str, ...]] = {
 """What is quantized where the recipe does not say, by the type of activations."""
 HOPELESS = 65504.0
 """A range beyond this is no range but a mask: what uses such values stays in float."""
+PAIR = 128
+"""What two neighbours of one sign may add up to where the range is reduced: 255 times that fits the 16 bits in which a
+processor without VNNI adds two products."""
 _TINY = 1e-30
-REDUCED = 64
-"""Of 7-bit weights: two products of 255 and 64 fit the 16 bits that a processor without VNNI adds them in."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Settings:
     symmetric: bool = False
     reduce_range: bool = False
     per_channel: bool = True
+    weight: str = "s8"
     op_types: tuple[str, ...] = OP_TYPES["u8"]
 
     @classmethod
@@ -71,6 +73,7 @@ class Settings:
             bool(options.get("symmetric", activation == "s8")),
             bool(options.get("reduce_range", False)),
             bool(options.get("per_channel", True)),
+            str(options.get("weight", "s8")),
             tuple(options.get("op_types") or OP_TYPES[activation]),
         )
 
@@ -297,8 +300,9 @@ class _Insertion:
         key = (id(weight), axis)
         known = self._weights.get(key)
         if known is None or (least is not None and bool(np.any(known[1] < least))):
-            integers, scale = quantized_weight(array, axis, self._settings.reduce_range, least)
-            zero = np.zeros(scale.shape, np.int8)
+            pairs = neighbours(node, array) if self._settings.reduce_range else None
+            integers, scale = quantized_weight(array, axis, pairs, least)
+            integers, zero = shifted(integers, scale, self._settings.weight)
             known = self._dequantize(weight, node, integers, scale, zero, axis), scale
             self._weights[key] = known
         node.replace_input_with(1, known[0])
@@ -334,27 +338,62 @@ def activation_parameters(found: Range, settings: Settings) -> tuple[Array, Arra
 
 
 def quantized_weight(
-    array: Array, axis: int | None, reduce_range: bool, least: Array | None = None
+    array: Array, axis: int | None, pairs: Array | None = None, least: Array | None = None
 ) -> tuple[Array, Array]:
     """A weight in symmetric s8, and its scale: one for each channel, or one.
 
     Args:
         array: the weight.
         axis: of the channels; None for one scale.
-        reduce_range: 7 bits.
+        pairs: where the range is reduced: what :func:`neighbours` gave.
         least: scales are not below this.
     """
-    top = REDUCED if reduce_range else 127
     rest = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
-    largest = np.abs(array).max(axis=rest).astype(np.float32)
-    scale = np.asarray(np.where(largest > _TINY * top, largest / np.float32(top), np.float32(1.0)), np.float32)
+    largest = np.abs(array).max(axis=rest).astype(np.float32) / np.float32(127)
+    if pairs is not None:  # one less than fits, for both may be rounded up
+        reduced = (pairs if axis is not None else pairs.max()) / np.float32(PAIR - 1)
+        largest = np.maximum(largest, reduced.astype(np.float32))
+    scale = np.asarray(np.where(largest > _TINY, largest, np.float32(1.0)), np.float32)
     if least is not None:
         scale = np.asarray(np.maximum(scale, least if axis is not None else least.max()), np.float32)
     shape = [1] * array.ndim
     if axis is not None:
         shape[axis] = -1
-    integers = np.clip(np.rint(array / scale.reshape(shape)), -top, top).astype(np.int8)
+    integers = np.clip(np.rint(array / scale.reshape(shape)), -127, 127).astype(np.int8)
     return integers, scale
+
+
+def shifted(integers: Array, scale: Array, kind: str) -> tuple[Array, Array]:
+    """A symmetric weight as it is stored, ``s8`` or ``u8``, and its zero points."""
+    if kind == "u8":
+        return (integers.astype(np.int16) + 128).astype(np.uint8), np.full(scale.shape, 128, np.uint8)
+    return integers, np.zeros(scale.shape, np.int8)
+
+
+def neighbours(node: Any, weight: Array) -> Array:
+    """For each output channel, the most that two weights of one sign, whose products are added first, add up to.
+
+    Products are added along the input channels, from the first on, in twos. Where channels do not come in fours, both
+    ways to go on at the next place of the kernel are looked at. A depthwise convolution adds each to 32 bits.
+    """
+    if node.op_type == "Conv" and weight.shape[1] == 1 and attribute(node, "group", 1) == weight.shape[0]:
+        return np.zeros(weight.shape[0], np.float32)
+    if node.op_type in ("Conv", "ConvTranspose"):
+        rows = np.moveaxis(weight, 1, -1) if node.op_type == "Conv" else np.moveaxis(np.swapaxes(weight, 0, 1), 1, -1)
+    else:
+        rows = weight if channel_axis(node, weight) == 0 else weight.reshape(-1, weight.shape[-1]).T
+    alone, together = rows.reshape(-1, rows.shape[-1]), rows.reshape(rows.shape[0], -1)
+    each = _pairs(alone).reshape(rows.shape[0], -1).max(axis=1)
+    return np.asarray(each if rows.shape[-1] % 4 == 0 else np.maximum(each, _pairs(together).max(axis=1)))
+
+
+def _pairs(rows: Array) -> Array:
+    if rows.shape[1] % 2:
+        rows = np.concatenate([rows, np.zeros((rows.shape[0], 1), rows.dtype)], axis=1)
+    first, second = rows[:, 0::2], rows[:, 1::2]
+    above = np.maximum(first, 0) + np.maximum(second, 0)
+    below = np.minimum(first, 0) + np.minimum(second, 0)
+    return np.asarray(np.maximum(above, -below))
 
 
 def _least_scale(bias: Array, incoming: float) -> Array:

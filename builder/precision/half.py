@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from builder.errors import PrecisionError
 from builder.precision import graph as graphs
-from builder.precision.half_types import FLOW, Choice, choose
+from builder.precision.half_plan import Plan, bodies
+from builder.precision.half_types import FLOW
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 """The largest finite number of each."""
@@ -72,15 +72,10 @@ class _Conversion:
         self.notes: list[str] = []
         self._maker = graphs.Maker(model)
         self._made: dict[tuple[int, int], Any] = {}
-        self._nodes: list[Any] = []
-        self._choices: dict[int, Choice] = {}
-        opsets = {("" if domain == "ai.onnx" else domain): number for domain, number in model.opset_imports.items()}
-        for node, inside in _all_nodes(model.graph, frozenset(keep)):
-            self._nodes.append(node)
-            self._choices[id(node)] = choose(node, self.half, opsets, keep=inside)
-        self._leave_between_kept(frozenset(keep))
-        self._native = self._native_types()
-        self._note_kept(frozenset(keep))
+        self._plan = Plan(model, self.half, keep)
+        self._native = self._plan.native
+        if self._plan.note:
+            self.notes.append(self._plan.note)
 
     def convert(self, io: int) -> None:
         """Give every tensor its type, with Casts where they differ."""
@@ -90,9 +85,9 @@ class _Conversion:
             if graphs.is_float(value):
                 self._native[id(value)] = io
         self._make_outputs(io)
-        for node in self._nodes:
+        for node in self._plan.nodes:
             self._set_attribute(node)
-            for index, want in enumerate(self._wants(node)):
+            for index, want in enumerate(self._plan.of(node).inputs):
                 if want is not None and self._type(node.inputs[index]) != want:
                     node.replace_input_with(index, self._as(node.inputs[index], want))
             if node.op_type in FLOW:
@@ -106,8 +101,8 @@ class _Conversion:
     def round(self) -> None:
         """Keep every tensor in float32, rounded where it would be a half."""
         rounded = [value for value in self._values() if self._native.get(id(value)) == self.half]
-        for node in self._nodes:
-            for index, want in enumerate(self._wants(node)):
+        for node in self._plan.nodes:
+            for index, want in enumerate(self._plan.of(node).inputs):
                 value = node.inputs[index]
                 if want == self.half and self._native.get(id(value)) != self.half:
                     node.replace_input_with(index, self._rounded(value))
@@ -123,76 +118,15 @@ class _Conversion:
             value.name, second.outputs[0].name = second.outputs[0].name, name
         self._maker.drop_unused()
 
-    def _wants(self, node: Any) -> list[int | None]:
-        return self._choices[id(node)].inputs
-
     def _type(self, value: Any) -> int:
         return self._native.get(id(value), graphs.FLOAT)
 
     def _values(self) -> Iterator[Any]:
         yield from self.model.graph.inputs
-        for node in self._nodes:
-            for body in _bodies(node):
+        for node in self._plan.nodes:
+            for body in bodies(node):
                 yield from body.inputs
             yield from node.outputs
-
-    def _native_types(self) -> dict[int, int]:
-        native: dict[int, int] = {}
-        for node in self._nodes:
-            choice = self._choices[id(node)]
-            for value, dtype in zip(node.outputs, choice.outputs, strict=True):
-                if dtype is not None:
-                    native[id(value)] = dtype
-            for body in _bodies(node) if choice.converted and node.op_type in FLOW else ():
-                native.update({id(value): self.half for value in body.inputs if graphs.is_float(value)})
-        return native
-
-    def _leave_between_kept(self, keep: frozenset[str]) -> None:
-        """Nodes without weights that stand only between kept ones stay in float32 too: no value is rounded on its way."""
-        stays = {id(node) for node in self._nodes if not self._choices[id(node)].converted and _has_float(node)}
-        candidates = set(stays) if keep else set()
-        for node in self._nodes if keep else ():
-            floats = [value for value in node.inputs if graphs.is_float(value)]
-            producers = [value.producer() for value in floats]
-            if floats and all(p is not None and id(p) in candidates for p in producers) and node.op_type not in FLOW:
-                candidates.add(id(node))
-        between = [node for node in self._nodes if id(node) in candidates - stays]
-        changed = True
-        while changed:
-            loose = [node for node in between if not self._feeds_only(node, candidates)]
-            candidates -= {id(node) for node in loose}
-            between = [node for node in between if id(node) in candidates]
-            producers_gone = [
-                n for n in between if any(id(v.producer()) not in candidates for v in n.inputs if graphs.is_float(v))
-            ]
-            candidates -= {id(node) for node in producers_gone}
-            between = [node for node in between if id(node) in candidates]
-            changed = bool(loose or producers_gone)
-        for node in between:
-            choice = self._choices[id(node)]
-            choice.inputs = [graphs.FLOAT if want else None for want in choice.inputs]
-            choice.outputs = [graphs.FLOAT if gives else None for gives in choice.outputs]
-            choice.attribute, choice.converted = "", False
-
-    def _feeds_only(self, node: Any, candidates: set[int]) -> bool:
-        outputs = [value for value in node.outputs if graphs.is_float(value)]
-        users = [use.node for value in outputs for use in value.uses()]
-        return (
-            bool(users)
-            and all(id(user) in candidates for user in users)
-            and not any(v.is_graph_output() for v in outputs)
-        )
-
-    def _note_kept(self, keep: frozenset[str]) -> None:
-        counts: dict[str, int] = {}
-        for node in self._nodes:
-            if not self._choices[id(node)].converted and _has_float(node) and node.name not in keep:
-                counts[node.op_type] = counts.get(node.op_type, 0) + 1
-        told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        if told:
-            self.notes.append(
-                f"in float32 without being asked (no {self.precision} in ONNX, or between kept nodes): {told}"
-            )
 
     def _as(self, value: Any, want: int) -> Any:
         """``value`` in another type: a weight converted, anything else behind one Cast, that all its users share."""
@@ -273,7 +207,7 @@ class _Conversion:
     def _set_attribute(self, node: Any) -> None:
         import onnx_ir
 
-        name = self._choices[id(node)].attribute
+        name = self._plan.of(node).attribute
         if name == "value":
             array = _constant_array(node)
             for other in ("value_float", "value_floats"):
@@ -298,15 +232,15 @@ class _Conversion:
 
     def _make_body(self, node: Any) -> None:
         """What a graph inside gives has the type of the node that it is inside of."""
-        want = self.half if self._choices[id(node)].converted else graphs.FLOAT
-        for body in _bodies(node):
+        want = self.half if self._plan.of(node).converted else graphs.FLOAT
+        for body in bodies(node):
             for index, value in enumerate(list(body.outputs)):
                 if graphs.is_float(value) and self._type(value) != want:
                     body.outputs[index] = self._as(value, want)
 
     def _drop_empty_casts(self) -> None:
         """A Cast to the type that its input has by now does nothing."""
-        for node in self._nodes:
+        for node in self._plan.nodes:
             if (
                 node.op_type == "Cast"
                 and node.inputs[0].dtype is not None
@@ -331,7 +265,7 @@ def half_array(array: Any, precision: str) -> Any:
     cut = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
     half = cut.astype(dtype)
     if array.size == 1 and array.reshape(-1)[0] != 0 and half.reshape(-1)[0] == 0:
-        smallest = ml_dtypes.finfo(dtype).smallest_subnormal
+        smallest = np.float32(2.0**-24 if precision == "fp16" else 2.0**-133)
         half = np.copysign(np.full(array.shape, smallest, np.float32), array).astype(dtype)  # an epsilon
     return half.reshape(array.shape)
 
@@ -343,24 +277,3 @@ def _constant_array(node: Any) -> Any:
     if "value_floats" in attributes:
         return np.array(attributes["value_floats"].as_floats(), np.float32)
     return attributes["value"].as_tensor().numpy() if "value" in attributes else np.zeros(1, np.float32)
-
-
-def _all_nodes(graph: Any, keep: frozenset[str], inside: bool = False) -> Iterator[tuple[Any, bool]]:
-    """Every node, those of graphs inside after the one they are in, and whether it, or one around it, is kept."""
-    for node in graph:
-        kept = inside or node.name in keep
-        yield node, kept
-        for body in _bodies(node):
-            yield from _all_nodes(body, keep, kept or node.op_type not in FLOW)
-
-
-def _bodies(node: Any) -> Iterator[Any]:
-    for attribute in node.attributes.values():
-        if attribute.type.name == "GRAPH":
-            yield attribute.as_graph()
-        elif attribute.type.name == "GRAPHS":
-            yield from attribute.as_graphs()
-
-
-def _has_float(node: Any) -> bool:
-    return any(graphs.is_float(value) for value in (*node.inputs, *node.outputs))

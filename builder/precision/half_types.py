@@ -1,4 +1,4 @@
-"""Which tensors of a node can be in half precision: what ONNX's own schema of its operator allows, asked node by node."""
+"""Which tensors of a node can be in half precision: what ONNX's own schema of its operator allows."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> Interva
         raise ValueError("a ratio needs as many values on both sides, all above zero")
     rows = _resamples(len(a))
     return _interval(
-        math.log(np.median(a) / np.median(b)), np.log(np.median(a[rows], axis=1) / np.median(b[rows], axis=1)), len(a)
+        float(np.median(a) / np.median(b)), np.median(a[rows], axis=1) / np.median(b[rows], axis=1), len(a)
     )
 
 
@@ -63,10 +63,10 @@ def _resamples(count: int) -> NDArray[np.int64]:
 
 def _interval(value: float, resampled: NDArray[np.float64], count: int) -> Interval:
     if count == 1:
-        return Interval(0.0, math.exp(value), math.inf)
+        return Interval(0.0, value, math.inf)
     low, high = (float(end) for end in np.percentile(resampled, (LOW_PERCENT, HIGH_PERCENT)))
     wider = _widening(count)
-    return Interval(math.exp(value - (value - low) * wider), math.exp(value), math.exp(value + (high - value) * wider))
+    return Interval(value * (low / value) ** wider, value, value * (high / value) ** wider)
 
 
 def _widening(count: int) -> float:

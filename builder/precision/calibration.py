@@ -272,8 +272,9 @@ def _entropy(found: Range, counts: Array, percentile: float) -> Range:
     limit = _limit(found)
     half = BINS // 2
     magnitudes = (counts[half:] + counts[:half][::-1]).astype(np.float64)
-    if not magnitudes.sum() or low == high:
+    if low == high:
         return found
+    magnitudes[0], magnitudes[-1] = magnitudes[1], magnitudes[-2]  # what Relu and Clip heap up there is met exactly
     best, best_loss = half, float("inf")
     for kept in range(_LEVELS, half + 1, half // _LEVELS):
         loss = _divergence(magnitudes, kept)

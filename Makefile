@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e '.[torch,serve,perf,examples,dev]'
+		-e '.[torch,serve,perf,examples,tensorrt-rtx,dev]'
 	@touch $@
 
 install: $(VENV)/installed ## create .venv with everything

@@ -153,7 +153,7 @@ def check_version(kind: str, version: str) -> None:
             where=f"{library.modules[0]} {version}",
             expected=f"{library.title} {_dotted(library.oldest)} or newer",
             got=phrase,
-            fix=f"pip install 'triton-repo[{library.extra}]', or build in the server's image: build-repo SPEC --in-container",
+            fix=f"pip install 'triton-repo[{library.extra}]', or build in the server's image: --in-container",
         )
 
 

@@ -77,6 +77,5 @@ def profile_from(data: Mapping[str, Any]) -> Profile:
 
 
 def _refused(option: str, expected: str, got: object) -> EngineError:
-    return EngineError(
-        f"`{option}` of the engine cannot be used", where=f"engine.{option}", expected=expected, got=str(got)
-    )
+    what = f"`{option}` of the engine cannot be used"
+    return EngineError(what, where=f"engine.{option}", expected=expected, got=str(got), fix=f"write {expected}")

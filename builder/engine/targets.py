@@ -84,7 +84,7 @@ def resolve_targets(kind: str, names: Iterable[str], *, where: str = "engine.gpu
 
 
 def ahead_of_time(kind: str) -> tuple[str, ...]:
-    """The compute capabilities that this kind of engine can be built for without having the GPU; none where it cannot."""
+    """The compute capabilities that this kind is built for without having the GPU; none where it never is."""
     return tuple(_data()["ahead_of_time"].get(kind, ()))
 
 

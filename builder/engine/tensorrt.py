@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder.engine.library import LIBRARIES, check_version
-from builder.engine.options import EngineOptions
+from builder.engine.options import EngineOptions, Profile, Shape
 from builder.engine.targets import as_pair, sm_name
 from builder.errors import EngineError, UnavailableError, describe
 
@@ -115,7 +117,7 @@ def _check_options(trt: Any, job: Job) -> None:
     missing = {
         "version_compatible": options.version_compatible and ("VERSION_COMPATIBLE" not in flags or rtx),
         "sparsity": options.sparsity and "SPARSE_WEIGHTS" not in flags,
-        "refit": options.refit and "REFIT" not in flags,
+        "refit": options.refit and ("REFIT" not in flags or rtx),  # needs the GPU itself, and one architecture
         "weight_streaming": options.weight_streaming and "WEIGHT_STREAMING" not in flags,
         "hardware_compatibility": level != "NONE"
         and (rtx or level not in getattr(getattr(trt, "HardwareCompatibilityLevel", None), "__members__", ())),
@@ -133,7 +135,7 @@ def refused_option(option: str, kind: str, version: str) -> EngineError:
     """An option that a library does not have."""
     title = LIBRARIES[kind].title
     return EngineError(
-        f"{title} {version} has no `{option}` here",
+        f"{title} {version} has no `{option}`",
         where=f"engine.{option}",
         expected=f"an option of {title} {version}",
         got=option,
@@ -153,14 +155,6 @@ def _check_architectures(trt: Any, options: EngineOptions) -> None:
             expected=f"of {able}",
             got=", ".join(unknown),
             fix="take it out of `gpu`, or build a `tensorrt-*` variant on a machine with that GPU",
-        )
-    if options.refit and len(options.gpus) != 1:
-        raise EngineError(
-            f"TensorRT-RTX {trt.__version__} builds an engine that can be refitted for one architecture only",
-            where="engine.refit",
-            expected="one GPU under `gpu`",
-            got=", ".join(map(sm_name, options.gpus)),
-            fix="name one GPU, or take `refit` out",
         )
 
 
@@ -188,7 +182,8 @@ def _parsed(trt: Any, job: Job) -> tuple[Any, Any, Any]:
     builder, network = CreateNetwork(strongly_typed=typed)()
     trt.init_libnvinfer_plugins(get_trt_logger(), "")
     parser = trt.OnnxParser(network, get_trt_logger())
-    if not parser.parse_from_file(str(job.source)) or parser.num_errors:
+    is_read = parser.parse_from_file(str(job.source))
+    if not is_read or parser.num_errors or not network.num_outputs:  # noise is read as an empty graph
         raise _parser_error(trt, job, [parser.get_error(index) for index in range(parser.num_errors)])
     return builder, network, parser  # the parser owns the weights: it must outlive the network
 
@@ -196,10 +191,10 @@ def _parsed(trt: Any, job: Job) -> tuple[Any, Any, Any]:
 def _parser_error(trt: Any, job: Job, errors: list[Any]) -> EngineError:
     """All that the parser has against the graph, node by node."""
     title = f"{LIBRARIES[job.kind].title} {trt.__version__}"
-    lines = [_parser_line(error) for error in errors] or ["the file is no ONNX model"]
+    lines = [_parser_line(error) for error in errors] or ["the file is no ONNX model: nothing in it has an output"]
     is_plugin = any("Plugin not found" in error.desc() for error in errors)
     return EngineError(
-        f"{title} cannot read the graph: {len(lines)} {'node is' if len(lines) == 1 else 'nodes are'} refused",
+        f"{title} cannot read the graph: {len(lines)} {'place is' if len(lines) == 1 else 'places are'} refused",
         where=str(job.source),
         expected="operators and types that TensorRT's parser takes",
         got="\n".join(lines),
@@ -222,29 +217,31 @@ def _parser_line(error: Any) -> str:
 
 def _check_profiles(network: Any, job: Job) -> None:
     """The profiles against the network itself; polygraphy would make up what is missing."""
-    inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
-    free = [name for name, tensor in inputs.items() if any(size < 0 for size in tensor.shape)]
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    inputs = {tensor.name: tuple(tensor.shape) for tensor in tensors}
     for profile in job.options.profiles or ({},):
-        problem = ""
-        if unknown := [name for name in profile if name not in inputs]:
-            problem = f"`{unknown[0]}` is no input of the graph"
-        elif missing := [name for name in free if name not in profile]:
-            problem = f"`{missing[0]}` has free dimensions and is in no profile"
-        for name, shapes in () if problem else profile.items():
-            real = tuple(inputs[name].shape)
-            if any(
-                len(shape) != len(real) or any(r >= 0 and r != s for r, s in zip(real, shape, strict=True))
-                for shape in shapes
-            ):
-                problem = f"`{name}` is {list(real)} in the graph and {', '.join(str(list(s)) for s in shapes)} in the profile"
-        if problem:
+        if problem := _problem(inputs, profile):
             raise EngineError(
                 "a profile does not fit the graph",
                 where="engine.profiles",
-                expected=", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items()),
+                expected=", ".join(f"{name} {list(shape)}" for name, shape in inputs.items()),
                 got=problem,
                 fix="give min, opt and max for every input with a free dimension (-1), and the graph's own sizes else",
             )
+
+
+def _problem(inputs: Mapping[str, Shape], profile: Profile) -> str:
+    """What is wrong with a profile for these inputs; nothing where it fits."""
+    for name in profile:
+        if name not in inputs:
+            return f"`{name}` is no input of the graph"
+    for name, real in inputs.items():
+        if name not in profile and -1 in real:
+            return f"`{name}` has free dimensions and is in no profile"
+        for shape in profile.get(name, ()):
+            if len(shape) != len(real) or any(there not in (-1, size) for there, size in zip(real, shape, strict=True)):
+                return f"`{name}` is {list(real)} in the graph and {list(shape)} in the profile"
+    return ""
 
 
 def _configured(trt: Any, job: Job, builder: Any, network: Any) -> Any:

@@ -1,7 +1,7 @@
 """Timing caches: how long each kernel took on one GPU, under one driver, with one version of the library.
 
-Times of another GPU would choose the wrong kernels, so each has a file of its own; a note beside it says what it is from
-and what it must hash to. A file that is not as it was written is dropped, and made anew.
+Times of another GPU would choose the wrong kernels, so each has a file of its own; a note beside it says where they
+are from and what it must hash to. A file that is not as it was written is dropped, and made anew.
 """
 
 from __future__ import annotations

@@ -96,15 +96,14 @@ def test_one_engine_for_several_architectures_with_several_profiles(plain, tmp_p
 
 
 def test_the_options_that_it_has_are_used_and_named(plain, tmp_path):
-    given = options(workspace_bytes=1 << 30, optimization_level=2, sparsity=True, weight_streaming=True, refit=True)
+    given = options(workspace_bytes=1 << 30, optimization_level=2, sparsity=True, weight_streaming=True)
     built = engine_from_onnx(plain, tmp_path / "a.plan", kind="tensorrt-rtx", options=given)
     said = built.log.read_text()
-    assert "REFIT" in said and "SPARSE_WEIGHTS" in said and "WEIGHT_STREAMING" in said and "1024.00 MiB" in said
+    assert "SPARSE_WEIGHTS" in said and "WEIGHT_STREAMING" in said and "1024.00 MiB" in said
     assert describe_engine(built)["options"] == {
         "workspace_bytes": 1 << 30,
         "optimization_level": 2,
         "sparsity": True,
-        "refit": True,
         "weight_streaming": True,
     }
 
@@ -124,7 +123,7 @@ def test_every_node_that_the_parser_refuses_is_named(tmp_path):
         helper.make_node("Relu", ["x"], ["y"], name="fine"),
     ]
     text = refusal(save(tmp_path / "bad.onnx", nodes, {}), tmp_path / "a.plan")
-    assert "3 nodes are refused" in text
+    assert "3 places are refused" in text
     assert "the_determinant (Det): UNSUPPORTED_NODE" in text
     assert "my_own (Frobnicate): INVALID_NODE: Plugin not found" in text
     assert "the_set (Unique): UNSUPPORTED_NODE" in text
@@ -149,16 +148,11 @@ def test_a_file_that_is_no_model(tmp_path):
 
 @pytest.mark.parametrize(
     "option, value",
-    [("version_compatible", True), ("hardware_compatibility", "ampere_plus"), ("dla_core", 0)],
+    [("version_compatible", True), ("hardware_compatibility", "ampere_plus"), ("dla_core", 0), ("refit", True)],
 )
 def test_an_option_that_the_library_lacks_is_named(option, value, plain, tmp_path):
     text = refusal(plain, tmp_path / "a.plan", **{option: value})
     assert f"has no `{option}`" in text and "TensorRT-RTX 1." in text and f"engine.{option}" in text
-
-
-def test_refit_of_several_architectures_is_refused(plain, tmp_path):
-    text = refusal(plain, tmp_path / "a.plan", refit=True, gpus=("sm86", "sm89"))
-    assert "one architecture only" in text and "sm86, sm89" in text
 
 
 def test_too_little_workspace_gives_the_builders_own_reason(plain, tmp_path):

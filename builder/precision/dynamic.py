@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from builder.precision import embeddings
 from builder.precision import graph as graphs
-from builder.precision.static import attribute, channel_axis, neighbours, quantized_weight, shifted
+from builder.precision.integers import attribute, channel_axis, neighbours, quantized_weight, shifted
 
 OP_TYPES = ("MatMul", "Gemm", "Gather")
 
@@ -49,7 +50,7 @@ def quantize(model: Any, settings: Settings, keep: Iterable[str] = ()) -> int:
     found = quantizable(model, settings, keep)
     for node in found:
         if node.op_type == "Gather":
-            change.embedding(node)
+            change.embeddings.quantize(node)
         else:
             change.product(node)
     change.maker.drop_unused()
@@ -58,9 +59,7 @@ def quantize(model: Any, settings: Settings, keep: Iterable[str] = ()) -> int:
 
 def _fits(node: Any) -> bool:
     if node.op_type == "Gather":
-        table = graphs.constant(node.inputs[0])
-        rows = table is not None and graphs.is_float(node.inputs[0]) and len(table.shape) == 2 and table.size > 0
-        return rows and attribute(node, "axis", 0) == 0 and table.shape[1] >= 8
+        return embeddings.fits(node)
     if len(node.inputs) < 2 or not all(graphs.is_float(value) for value in node.inputs if value is not None):
         return False
     weight = graphs.constant(node.inputs[1])
@@ -81,7 +80,7 @@ class Change:
         self._settings = settings
         self._activations: dict[int, tuple[Any, Any, Any]] = {}
         self._weights: dict[tuple[int, bool], tuple[Any, Any, Any]] = {}
-        self._tables: dict[int, tuple[Any, Any]] = {}
+        self.embeddings = embeddings.Embeddings(model, self.maker)
 
     def product(self, node: Any) -> None:
         """MatMul or Gemm: MatMulInteger, its result scaled back, and the bias added."""
@@ -96,25 +95,7 @@ class Change:
         made = [product, cast, scales, back]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             made.append(maker.node("Add", [back.outputs[0], node.inputs[2]], name=f"{node.name}_bias", like=output))
-        self.replace(node, made)
-
-    def embedding(self, node: Any) -> None:
-        """Gather: of integers and of their rows' scales."""
-        maker, output = self.maker, node.outputs[0]
-        table, scales = self._table(node.inputs[0])
-        integers = maker.node("Gather", [table, node.inputs[1]], name=f"{node.name}_quant", like=output, dtype=3)
-        cast = maker.node("Cast", [integers.outputs[0]], name=f"{node.name}_cast", like=output, to=graphs.FLOAT)
-        scale = maker.node("Gather", [scales, node.inputs[1]], name=f"{node.name}_scales", dtype=graphs.FLOAT)
-        back = maker.node("Mul", [cast.outputs[0], scale.outputs[0]], name=f"{node.name}_scaled", like=output)
-        self.replace(node, [integers, cast, scale, back])
-
-    def replace(self, node: Any, made: list[Any]) -> None:
-        """Put new nodes in the place of one."""
-        old, new = node.outputs[0], made[-1].outputs[0]
-        self._graph.insert_before(node, made)
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        self._graph.remove(node, safe=True)
-        new.name = old.name
+        graphs.replace(self._graph, node, made)
 
     def _activation(self, node: Any) -> tuple[Any, Any, Any]:
         value = node.inputs[0]
@@ -141,15 +122,6 @@ class Change:
             made = [self.maker.weight(part, f"{value.name}_{name}") for name, part in parts.items()]
             self._weights[key] = (made[0], made[1], made[2])
         return self._weights[key]
-
-    def _table(self, value: Any) -> tuple[Any, Any]:
-        if id(value) not in self._tables:
-            integers, scale = quantized_weight(value.const_value.numpy(), 0)
-            self._tables[id(value)] = (
-                self.maker.weight(integers, f"{value.name}_quantized"),
-                self.maker.weight(scale.reshape(-1, 1), f"{value.name}_scale"),
-            )
-        return self._tables[id(value)]
 
 
 def _data_type(number: int) -> Any:

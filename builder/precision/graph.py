@@ -112,6 +112,15 @@ def names(model: Any) -> set[str]:
     return {node.name or "" for node in model.graph.all_nodes()}
 
 
+def replace(graph: Any, node: Any, made: list[Any]) -> None:
+    """Put new nodes in the place of one: the last one's output gets its name and its uses."""
+    old, new = node.outputs[0], made[-1].outputs[0]
+    graph.insert_before(node, made)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    new.name = old.name
+
+
 class Maker:
     """New nodes and weights under names that are free."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from builder.numerics import Array
 from builder.precision import graph as graphs
 from builder.precision.calibration import Calibration
-from builder.precision.static import attribute
+from builder.precision.integers import attribute
 
 _FARTHEST = 2.0**20
 

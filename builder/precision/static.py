@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from builder.numerics import Array
+from builder.precision import embeddings
 from builder.precision import graph as graphs
+from builder.precision.integers import TINY, attribute, channel_axis, neighbours, quantized_weight, shifted
 
 Range = tuple[float, float]
 
-WEIGHTED: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
-"""Operators with a weight as their second input: the weight's output channels."""
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators with a weight as their second input."""
 JOINED = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu", "Softmax", "HardSwish")
 """Operators computed in integers where all that they take is in integers already."""
 PASSED = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize")
@@ -34,6 +36,7 @@ OP_TYPES: Mapping[str, tuple[str, ...]] = {
         "Conv",
         "Gemm",
         "MatMul",
+        "Gather",
         "Add",
         "Mul",
         "Concat",
@@ -47,10 +50,6 @@ OP_TYPES: Mapping[str, tuple[str, ...]] = {
 """What is quantized where the recipe does not say, by the type of activations."""
 HOPELESS = 65504.0
 """A range beyond this is no range but a mask: what uses such values stays in float."""
-PAIR = 128
-"""What two neighbours of one sign may add up to where the range is reduced: 255 times that fits the 16 bits in which a
-processor without VNNI adds two products."""
-_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -157,11 +156,6 @@ def _weight_fits(node: Any) -> bool:
     return True
 
 
-def attribute(node: Any, name: str, default: Any) -> Any:
-    """An attribute's value, or the operator's default."""
-    return node.attributes[name].value if name in node.attributes else default
-
-
 def _activations(node: Any) -> list[Any]:
     """What a node takes that has to be quantized, and is no weight."""
     values = node.inputs[:1] if node.op_type in WEIGHTED or node.op_type in PASSED else node.inputs
@@ -170,6 +164,11 @@ def _activations(node: Any) -> list[Any]:
 
 def _float_output(node: Any, settings: Settings) -> bool:
     return settings.activation != "u8" or node.op_type in FLOAT_OUTPUT
+
+
+def lookups(model: Any, settings: Settings, keep: Iterable[str] = ()) -> list[Any]:
+    """The embeddings that would be in integers."""
+    return [node for node in graphs.nodes(model, {"Gather"} & set(settings.op_types), keep) if embeddings.fits(node)]
 
 
 def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: Iterable[str] = ()) -> int:
@@ -186,11 +185,15 @@ def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: 
     """
     known = {name: found for name, found in ranges.items() if max(abs(found[0]), abs(found[1])) <= HOPELESS}
     nodes = quantizable(model, settings, keep, lambda value: value.name in known)
+    looked_up = lookups(model, settings, keep)
     insertion = _Insertion(model, known, settings)
     for node in nodes:
         insertion.inputs(node)
         if not _float_output(node, settings):
             insertion.result(node)
+    tables = embeddings.Embeddings(model, insertion.maker)
+    for node in looked_up:
+        tables.quantize(node)
     insertion.maker.drop_unused()
     return len(nodes)
 
@@ -313,17 +316,6 @@ class _Insertion:
             node.replace_input_with(2, self._dequantize(bias, node, integers, scale, zero, 0))
 
 
-def channel_axis(node: Any, weight: Array) -> int | None:
-    """Where a weight's output channels lie; None where it has none of its own for each."""
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
-        return None
-    if node.op_type == "MatMul":
-        return 1 if weight.ndim == 2 else None
-    return WEIGHTED[node.op_type]
-
-
 def activation_parameters(found: Range, settings: Settings) -> tuple[Array, Array]:
     """Scale and zero point of an activation; zero is always a number of its own."""
     low, high = min(0.0, found[0]), max(0.0, found[1])
@@ -334,66 +326,7 @@ def activation_parameters(found: Range, settings: Settings) -> tuple[Array, Arra
         scale = (high - low) / 255
         zero = int(np.clip(np.rint(-low / scale), 0, 255)) if scale else 0
     kind = np.int8 if settings.activation == "s8" else np.uint8
-    return np.asarray(scale if scale > _TINY else 1.0, np.float32), np.asarray(zero, kind)
-
-
-def quantized_weight(
-    array: Array, axis: int | None, pairs: Array | None = None, least: Array | None = None
-) -> tuple[Array, Array]:
-    """A weight in symmetric s8, and its scale: one for each channel, or one.
-
-    Args:
-        array: the weight.
-        axis: of the channels; None for one scale.
-        pairs: where the range is reduced: what :func:`neighbours` gave.
-        least: scales are not below this.
-    """
-    rest = tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
-    largest = np.abs(array).max(axis=rest).astype(np.float32) / np.float32(127)
-    if pairs is not None:  # one less than fits, for both may be rounded up
-        reduced = (pairs if axis is not None else pairs.max()) / np.float32(PAIR - 1)
-        largest = np.maximum(largest, reduced.astype(np.float32))
-    scale = np.asarray(np.where(largest > _TINY, largest, np.float32(1.0)), np.float32)
-    if least is not None:
-        scale = np.asarray(np.maximum(scale, least if axis is not None else least.max()), np.float32)
-    shape = [1] * array.ndim
-    if axis is not None:
-        shape[axis] = -1
-    integers = np.clip(np.rint(array / scale.reshape(shape)), -127, 127).astype(np.int8)
-    return integers, scale
-
-
-def shifted(integers: Array, scale: Array, kind: str) -> tuple[Array, Array]:
-    """A symmetric weight as it is stored, ``s8`` or ``u8``, and its zero points."""
-    if kind == "u8":
-        return (integers.astype(np.int16) + 128).astype(np.uint8), np.full(scale.shape, 128, np.uint8)
-    return integers, np.zeros(scale.shape, np.int8)
-
-
-def neighbours(node: Any, weight: Array) -> Array:
-    """For each output channel, the most that two weights of one sign, whose products are added first, add up to.
-
-    Products are added along the input channels, from the first on, in twos. Where channels do not come in fours, both
-    ways to go on at the next place of the kernel are looked at. A depthwise convolution adds each to 32 bits.
-    """
-    if node.op_type == "Conv" and weight.shape[1] == 1 and attribute(node, "group", 1) == weight.shape[0]:
-        return np.zeros(weight.shape[0], np.float32)
-    if node.op_type in ("Conv", "ConvTranspose"):
-        rows = np.moveaxis(weight, 1, -1) if node.op_type == "Conv" else np.moveaxis(np.swapaxes(weight, 0, 1), 1, -1)
-    else:
-        rows = weight if channel_axis(node, weight) == 0 else weight.reshape(-1, weight.shape[-1]).T
-    alone, together = rows.reshape(-1, rows.shape[-1]), rows.reshape(rows.shape[0], -1)
-    each = _pairs(alone).reshape(rows.shape[0], -1).max(axis=1)
-    return np.asarray(each if rows.shape[-1] % 4 == 0 else np.maximum(each, _pairs(together).max(axis=1)))
-
-
-def _pairs(rows: Array) -> Array:
-    if rows.shape[1] % 2:
-        rows = np.concatenate([rows, np.zeros((rows.shape[0], 1), rows.dtype)], axis=1)
-    first, second = rows[:, 0::2], rows[:, 1::2]
-    above = np.maximum(first, 0) + np.maximum(second, 0)
-    below = np.minimum(first, 0) + np.minimum(second, 0)
-    return np.asarray(np.maximum(above, -below))
+    return np.asarray(scale if scale > TINY else 1.0, np.float32), np.asarray(zero, kind)
 
 
 def _least_scale(bias: Array, incoming: float) -> Array:

@@ -13,7 +13,8 @@ import numpy as np
 
 from builder.numerics import Array
 from builder.precision import dynamic
-from builder.precision.static import attribute
+from builder.precision import graph as graphs
+from builder.precision.integers import attribute
 
 OP_TYPES = ("MatMul", "Gemm", "Gather")
 DOMAIN = "com.microsoft"
@@ -52,14 +53,14 @@ def quantize(model: Any, settings: Settings, keep: Iterable[str] = ()) -> int:
     products = [node for node in found if node.op_type != "Gather"]
     if not products:
         return 0
-    embeddings = dynamic.Change(model, dynamic.Settings())
-    change = _Change(model, settings, embeddings)
+    shared = dynamic.Change(model, dynamic.Settings())
+    change = _Change(model, settings, shared)
     for node in found:
         if node.op_type == "Gather":
-            embeddings.embedding(node)
+            shared.embeddings.quantize(node)
         else:
             change.product(node)
-    embeddings.maker.drop_unused()
+    shared.maker.drop_unused()
     model.graph.opset_imports[DOMAIN] = 1
     return len(products)
 
@@ -91,7 +92,7 @@ class _Change:
         made = [product]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             made.append(maker.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}_bias", like=output))
-        self._shared.replace(node, made)
+        graphs.replace(self._graph, node, made)
 
     def _weight(self, value: Any, transposed: bool) -> list[Any]:
         key = (id(value), transposed)

@@ -7,6 +7,7 @@ decisions, with rounding in place of types, make the graph that verifies bf16 on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from builder.precision import graph as graphs
 from builder.precision.half_plan import Plan, bodies
 from builder.precision.half_types import FLOW
+from builder.precision.taps import element_types
 
 LARGEST = {"fp16": 65504.0, "bf16": 3.3895313892515355e38}
 """The largest finite number of each."""
@@ -42,7 +44,7 @@ def cast_half(
     Raises:
         PrecisionError: the file cannot be read.
     """
-    model = graphs.load(prepared)
+    model = typed(prepared)
     work = _Conversion(model, precision, keep)
     work.convert(_IO[io])
     graphs.save(model, to)
@@ -58,10 +60,26 @@ def emulated(prepared: Path, to: Path, *, precision: str, keep: Collection[str] 
     Args:
         prepared, to, precision, keep: as for :func:`cast_half`.
     """
-    model = graphs.load(prepared)
+    model = typed(prepared)
     work = _Conversion(model, precision, keep)
     work.round()
     graphs.save(model, to)
+
+
+def typed(path: Path) -> Any:
+    """The graph, with types for what operators of a runtime's own give; where it does not load, they stay unknown."""
+    import onnx_ir
+
+    model = graphs.load(path)
+    unknown = [value for node in model.graph for value in node.outputs if value.name and value.dtype is None]
+    unknown = [value for value in unknown if value.type is None]
+    if unknown:
+        with contextlib.suppress(Exception):  # of ONNX Runtime, which will say it again when the result is loaded
+            types = element_types(path, [value.name for value in unknown])
+            for value in unknown:
+                if value.name in types:
+                    value.dtype = onnx_ir.DataType(types[value.name])
+    return model
 
 
 class _Conversion:

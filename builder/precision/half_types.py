@@ -40,9 +40,9 @@ def choose(node: Any, half: int, opsets: dict[str, int], *, keep: bool) -> Choic
         keep: it stays in float32.
     """
     stays = Choice(_each(node.inputs, graphs.FLOAT), _each(node.outputs, graphs.FLOAT), converted=False)
-    if not any(stays.inputs) and not any(stays.outputs):
-        return Choice(stays.inputs, stays.outputs)
-    if keep or not all(_is_tensor(value) for value in (*node.inputs, *node.outputs)):
+    if keep or not (any(stays.inputs) or any(stays.outputs)):
+        return stays
+    if not all(_is_tensor(value) for value in (*node.inputs, *node.outputs)):
         return stays
     if any(attribute.type.name in ("GRAPH", "GRAPHS") for attribute in node.attributes.values()):
         flows = node.op_type in FLOW and node.domain in ("", "ai.onnx")
@@ -92,7 +92,7 @@ def _says_type(node: Any, schema: Any) -> str:
 
 
 def _each(values: Sequence[Any], dtype: int) -> list[int | None]:
-    return [dtype if graphs.is_float(value) else None for value in values]
+    return [dtype if graphs.is_float(value) and _is_tensor(value) else None for value in values]
 
 
 def _is_tensor(value: Any) -> bool:

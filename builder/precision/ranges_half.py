@@ -19,7 +19,7 @@ import numpy as np
 from builder.errors import CalibrationError, PrecisionError
 from builder.numerics import Array
 from builder.precision import graph as graphs
-from builder.precision.half import LARGEST, emulated
+from builder.precision.half import LARGEST, emulated, typed
 from builder.precision.half_plan import has_float
 from builder.precision.recipe import Feeds
 from builder.precision.seen import Seen, compared, peak_of, without_cut, worse
@@ -100,7 +100,7 @@ class _Ranges:
     def __init__(self, prepared: Path, feeds: Feeds, precision: str) -> None:
         self.path, self.precision, self.feeds = prepared, precision, feeds
         self.limit = LARGEST[precision]
-        self.model = graphs.load(prepared)
+        self.model = typed(prepared)
         self.nodes = list(self.model.graph)
         self.cut: Path | None = None
         if next(self.requests(), None) is None:

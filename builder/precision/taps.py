@@ -27,11 +27,16 @@ class Taps:
 
     @contextmanager
     def runner(self, names: Sequence[str]) -> Iterator[OnnxRunner]:
-        """The graph with these values as its only outputs.
+        """The graph with these values as its only outputs, in ONNX Runtime.
 
         Raises:
             ValueError: ONNX Runtime does not take it.
         """
+        with OnnxRunner(self.write(names)) as runner:
+            yield runner
+
+    def write(self, names: Sequence[str]) -> Path:
+        """A file of the graph with these values as its only outputs; the next one takes its place."""
         import onnx
 
         model = onnx.ModelProto()
@@ -42,8 +47,7 @@ class Taps:
         model.graph.output.extend(wanted)
         path = self._folder / "tapped.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
-        with OnnxRunner(path) as runner:
-            yield runner
+        return path
 
 
 @contextmanager
@@ -54,6 +58,25 @@ def taps_of(path: Path) -> Iterator[Taps]:
     with tempfile.TemporaryDirectory(prefix="taps-", dir=path.parent) as folder:
         onnx_ir.save(onnx_ir.load(path), Path(folder) / "base.onnx", external_data="base.data")
         yield Taps(Path(folder))
+
+
+def element_types(path: Path, names: Sequence[str]) -> dict[str, int]:
+    """Element types of inner values as ONNX Runtime infers them, which knows operators that ONNX does not.
+
+    What is no tensor of a float type that can be told apart here is left out.
+    """
+    import onnx
+    import onnxruntime
+
+    with taps_of(path) as taps:
+        tapped = taps.write(names)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(str(tapped), options, providers=["CPUExecutionProvider"])
+        told = {output.name: output.type for output in session.get_outputs()}
+    known = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(float16)": onnx.TensorProto.FLOAT16}
+    return {name: known[text] for name, text in told.items() if text in known}
 
 
 def chunks(groups: Sequence[Sequence[Any]], request: Mapping[str, Array], inputs: Sequence[Any]) -> Iterator[list[Any]]:

@@ -91,6 +91,19 @@ def _products(node: Any, arrays: Sequence[Array | None], limit: float) -> Bound:
     return float(np.matmul(np.abs(left), np.abs(right)).max()), what
 
 
+def _attention(node: Any, arrays: Sequence[Array | None], limit: float) -> Bound:
+    """Of the scores, by the lengths of queries and keys; heads that are still together make the bound a wide one."""
+    query, key = _first(arrays), arrays[1]
+    what = "a partial sum of its scores"
+    if key is None:
+        return 0.0, what
+    heads = node.attributes["q_num_heads"].as_int() if "q_num_heads" in node.attributes and query.ndim == 3 else 1
+    given = node.attributes["scale"].as_float() if "scale" in node.attributes else 0.0
+    scale = given or 1.0 / math.sqrt(query.shape[-1] / heads)
+    rows, columns = (float(np.sqrt(np.square(array).sum(axis=-1)).max()) for array in (query, key))
+    return rows * columns * scale, what
+
+
 def _convolution(node: Any, arrays: Sequence[Array | None], limit: float) -> Bound:
     """By the largest input and the weights of each filter: above what any window sums up to."""
     what = "a partial sum of its products"
@@ -119,6 +132,7 @@ _BOUNDS: dict[str, Callable[[Any, Sequence[Array | None], float], Bound]] = {
     **dict.fromkeys(_NORMS, _variance),
     "MatMul": _products,
     "Gemm": _products,
+    "Attention": _attention,
     "Conv": _convolution,
     "ConvTranspose": _convolution,
 }

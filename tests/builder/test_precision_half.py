@@ -335,6 +335,18 @@ INSIDE = {  # nodes, weights, a size of x at which the sum is beyond fp16 and th
 }  # fmt: skip
 
 
+def test_scores_inside_of_attention_count(tmp_path):
+    text = """<ir_version: 11, opset_import: ["": 23]> g (float[n, 8, 16] q, float[n, 8, 16] k) => (float[n, 8, 16] y)
+    { y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, k) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "source.onnx")
+    prepared(tmp_path / "source.onnx", tmp_path / "prepared.onnx")
+    small = RNG.standard_normal((1, 8, 16)).astype(np.float32)
+    for scale, kept in ((200, 1), (1, 0)):
+        feed = {"q": small * scale, "k": small * scale}
+        found = keep_in_fp32(tmp_path / "prepared.onnx", lambda feed=feed: iter([feed]), "fp16")
+        assert len(found.nodes) == kept
+
+
 @pytest.mark.parametrize("op_type", INSIDE)
 def test_sums_inside_a_node_count_where_its_output_does_not_show_them(graph, op_type):
     nodes, weights, size = INSIDE[op_type]

@@ -9,8 +9,8 @@ from typing import Any
 from builder.precision.recipe import OPTIONS, Recipe
 from builder.precision.sensitivity import WEIGHTED, Part
 
-SMOOTH = (None, 0.5, 0.7)
-CALIBRATORS = ("minmax", "percentile", "entropy")
+SMOOTH = (0.8, 0.65, 0.9)
+CALIBRATORS = ("percentile", "entropy")
 BLOCKS = {8: (128, 32), 4: (128, 64, 32, 16)}
 """Bits of a weight: how many weights share a scale, the cheapest first."""
 _SMALL_SHARE = 0.05
@@ -22,7 +22,7 @@ class Family:
 
     Attributes:
         base: where to begin.
-        axes: options with the values to try, one option after the other.
+        axes: options with the values to try in place of the base's, one option after the other.
     """
 
     base: Recipe
@@ -53,21 +53,25 @@ def families(
 def _int8(target: str, parts: Sequence[Part], keep: Sequence[str], given: Mapping[str, Any]) -> Iterable[Family]:
     whole = sum(part.work for part in parts) or 1.0
     products = sum(part.work for part in parts if part.kind.startswith(("MatMul", "Gemm"))) / whole
+    calibrator: tuple[tuple[str, tuple[Any, ...]], ...] = (("calibrator", CALIBRATORS),)
     smooth = (("smooth", SMOOTH),) if products > _SMALL_SHARE else ()
-    if target == "cpu":
-        if products > 0.5:
-            yield _family(
-                Recipe("int8", "dynamic", tuple(keep), {"per_channel": True}),
-                (*smooth, ("reduce_range", (False, True))),
-                given,
-            )
-        axes = (("reduce_range", (False, True)), ("calibrator", CALIBRATORS), *smooth, ("op_types", (None, WEIGHTED)))
-        unsigned = {"activation": "u8", "per_channel": True, "calibrator": "minmax"}
-        yield _family(Recipe("int8", "static", tuple(keep), unsigned), axes, given)
+    start = {"activation": "u8", "calibrator": "minmax", "per_channel": True}
+    kept = tuple(keep)
+    if target != "cpu":
+        if target != "openvino":
+            start |= {"activation": "s8", "symmetric": True}
+        yield _family(Recipe("int8", "static", kept, start), (*calibrator, *smooth), given)
         return
-    kind = "u8" if target == "openvino" else "s8"
-    start = {"activation": kind, "symmetric": kind == "s8", "per_channel": True, "calibrator": "minmax"}
-    yield _family(Recipe("int8", "static", tuple(keep), start), (("calibrator", CALIBRATORS), *smooth), given)
+    # Without VNNI a processor adds pairs of products in 16 bits, which full weights of 8 bits can overflow: 7 bits, or
+    # unsigned weights (slower), are the two ways out. Where nothing overflows both lose, and are left at once.
+    if products > 0.5:
+        axes = (*smooth, ("reduce_range", (True,)))
+        yield _family(Recipe("int8", "dynamic", kept, {"per_channel": True}), axes, given)
+    joined = (("op_types", (WEIGHTED,)),) if products < 0.9 else ()
+    axes = (("reduce_range", (True,)), *calibrator, *smooth, *joined)
+    yield _family(Recipe("int8", "static", kept, start), axes, given)
+    if products < 0.9:
+        yield _family(Recipe("int8", "static", kept, {**start, "weight": "u8"}), (*calibrator, *smooth, *joined), given)
 
 
 def _family(base: Recipe, axes: Sequence[tuple[str, tuple[Any, ...]]], given: Mapping[str, Any]) -> Family:

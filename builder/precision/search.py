@@ -38,6 +38,8 @@ SHARE_FOR_COSTS = 0.4
 TRIES_BACK = 6
 NOT_WORTH = 1.05
 """A recipe that is not faster than fp32 by more than this with everything in integers is not refined."""
+CLEARLY = 0.95
+"""A share of the loss below which another option is taken for better."""
 _QUICK_ROUNDS = 3
 _BLAMED = 5
 
@@ -133,7 +135,14 @@ def search(
 
     with reporter.step(f"searching {precision} for {target}") as step:
         trials = Trials(
-            prepared, folder, make=make, runnable=runnable, identity=quick.digest, seconds=minutes * 60, step=step
+            prepared,
+            folder,
+            make=make,
+            runnable=runnable,
+            exact=target not in ("cpu", "openvino"),
+            identity=quick.digest,
+            seconds=minutes * 60,
+            step=step,
         )
         timed = target == "cpu" and precision != "bf16"  # which no processor's ONNX Runtime has kernels for
         hunt = _Hunt(trials, judge, quick, timed, Stopwatch(trials, time_one))
@@ -223,15 +232,12 @@ class _Hunt:
         """The best options of a family, one option after the other; None where none of it can be made."""
         best = self._trials.judged(family.base, self._quick)
         for name, values in family.axes:
+            before = best.recipe
             for value in values:
-                options = {**best.recipe.options, name: list(value) if isinstance(value, tuple) else value}
-                if value is None:
-                    del options[name]
-                if options == best.recipe.options or (value is not None and family.base.options.get(name) == value):
-                    continue
-                recipe = Recipe(best.recipe.precision, best.recipe.method, best.recipe.keep, options)
+                options = {**before.options, name: list(value) if isinstance(value, tuple) else value}
+                recipe = Recipe(before.precision, before.method, before.keep, options)
                 trial = self._trials.judged(recipe, self._quick)
-                if trial.loss < 0.9 * best.loss or (best.verdict is None and trial.verdict is not None):
+                if trial.loss < CLEARLY * best.loss:
                     best = trial
         if best.verdict is None:
             self._problems.append(best.problem)
@@ -243,6 +249,8 @@ class _Hunt:
         if not self._timed or len(whole) == 1:
             return True
         mine = self._ratio(trial)
+        if any(other.loss <= trial.loss and self._ratio(other) >= mine for other in whole if other is not trial):
+            return False
         within = [one for one in self._judged.values() if one.ok]
         return not within or (mine > NOT_WORTH and mine > max(self._ratio(one) for one in self._shortlist(within)))
 

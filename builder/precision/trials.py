@@ -71,6 +71,8 @@ class Trials:
         folder: where results are kept.
         make: writes a candidate.
         runnable: what to run in its place.
+        exact: run as it is written, without ONNX Runtime's own integer kernels: what other hardware computes exactly
+            they can overflow on a processor without VNNI.
         identity: of everything else that a result depends on.
         seconds: how long new candidates may be begun.
         step: where progress is told.
@@ -83,6 +85,7 @@ class Trials:
         *,
         make: Make,
         runnable: Runnable,
+        exact: bool = False,
         identity: str,
         seconds: float,
         step: Step,
@@ -90,12 +93,18 @@ class Trials:
         folder.mkdir(parents=True, exist_ok=True)
         self.prepared, self.folder = prepared, folder
         self._make, self._runnable, self._step = make, runnable, step
-        self._identity = f"{graph_digest(prepared)} {identity} {_surroundings()}"
+        self._exact = exact
+        self._identity = f"{graph_digest(prepared)} {identity} {exact} {_surroundings()}"
         self._ends_s = time.monotonic() + seconds
         self._judged: dict[str, Trial] = {}
         self._made = ""
-        self.seconds_each = 0.0
+        self._spent_s = 0.0
         self.count = 0
+
+    @property
+    def seconds_each(self) -> float:
+        """How long a candidate takes, on average so far; 0 where all were known."""
+        return self._spent_s / self.count if self.count else 0.0
 
     @property
     def left_s(self) -> float:
@@ -118,7 +127,7 @@ class Trials:
             trial = self._new(recipe, judge)
             _write(file, trial)
             self.count += 1
-            self.seconds_each = max(0.9 * self.seconds_each, time.monotonic() - began)
+            self._spent_s += time.monotonic() - began
         self._judged[key] = trial
         return trial
 
@@ -136,7 +145,7 @@ class Trials:
                 self._make(recipe, at)
                 self._made = recipe.digest
             size = size_of(at)
-            with OnnxRunner(self._runnable(recipe, at, self.folder / "runnable.onnx")) as runner:
+            with OnnxRunner(self._runnable(recipe, at, self.folder / "runnable.onnx"), lean=self._exact) as runner:
                 return Trial(recipe, judge(runner), size)
         except (PrecisionError, CalibrationError) as exc:
             return Trial(recipe, None, problem=str(exc))

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.chaos_models import Models
 from builder.repository.published import ModelFolder
 
-STEPS = ("source", "samples", "reference", "export", "config", "contract", "parity", "serve", "publish")
+STEPS = ("source", "samples", "reference", "export", "parity", "config", "contract", "serve", "publish")
 TRACES = ("staged whole", "next config ready", "version", "config.pbtxt")
 """How the traces of publishing begin, in their order: see :meth:`Traces.of`."""
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder.api import BuildReport, ModelResult, Options, build, load_spec
+    from builder.api import Options, build, load_spec
+    from builder.outcome import BuildReport, ModelResult
     from builder.planning import Plan, plan
 
 __all__ = ["BuildReport", "ModelResult", "Options", "Plan", "build", "load_spec", "plan"]
 
 _HOMES = {
-    "BuildReport": "builder.api",
-    "ModelResult": "builder.api",
+    "BuildReport": "builder.outcome",
+    "ModelResult": "builder.outcome",
     "Options": "builder.api",
     "Plan": "builder.planning",
     "build": "builder.api",

@@ -7,84 +7,38 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from builder.findings import did_you_mean
 from builder.incremental.cache import DEFAULT_LIMIT_BYTES, Cache, Record
-from builder.incremental.keys import Subject, fingerprints_of
+from builder.incremental.keys import (
+    STEPS_WITH_THE_MODULE,
+    Subject,
+    artifact_step,
+    fingerprints_of,
+    model_name_of,
+    published_names,
+)
 from builder.live.candidate import remove_stale, stale_candidates
-from builder.planning import content_of, decide
+from builder.outcome import BuildReport, ModelResult, engine_result, left_out, result_of, served_note
+from builder.planning import Wanted, decide, wanted_of
+from builder.publishing import publish_done, write_recipes
 from builder.repository import publish
+from builder.repository.engines import has_engine
 from builder.repository.locks import build_lock
 from builder.spec import Spec, read_spec
+from builder.variants import VARIANTS, is_servable
 from builder.workers.staging import staging_for, sweep
-from serving.errors import TritonRepoError, UsageError
+from serving.errors import UsageError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from builder.workers.jobs import Done, Job
+    from builder.workers.jobs import Job
     from builder.workers.worker import Task
 
-_RUN_THE_MODULE = frozenset({"source", "samples", "reference", "baseline", "export", "accuracy"})
 _Key = tuple[Path, str]
-Status = Literal["built", "up to date", "failed"]
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """What became of one model.
-
-    Attributes:
-        model: its name.
-        status: ``built``, ``up to date`` or ``failed``.
-        version: the newest version; None where it failed.
-        seconds: how long it took.
-        stage: where it failed.
-        error: why it failed.
-        size_bytes, max_abs, cosine, mean_batch: of the artifact: its size, its worst difference from PyTorch
-            through the server, and how many requests the server put together.
-        accuracy: the user's metric on the artifact, and ``accuracy_reference`` on PyTorch.
-        cached: stages whose results were taken from the cache.
-        notes: what the user should know: a fallback that was taken, random samples.
-    """
-
-    model: str
-    status: Status
-    version: int | None
-    seconds: float
-    stage: str = ""
-    error: TritonRepoError | None = None
-    size_bytes: int = 0
-    max_abs: float = 0.0
-    cosine: float = 1.0
-    mean_batch: float = 0.0
-    accuracy: float | None = None
-    accuracy_reference: float | None = None
-    cached: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--format json``."""
-        lists = {"cached": list(self.cached), "notes": list(self.notes)}
-        return {**vars(self), **lists, "error": self.error.as_dict() if self.error else None}
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What became of a spec."""
-
-    repository: Path
-    models: tuple[ModelResult, ...] = field(default=())
-
-    @property
-    def ok(self) -> bool:
-        """True when no model failed."""
-        return all(result.status != "failed" for result in self.models)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--format json``."""
-        return {"repository": str(self.repository), "ok": self.ok, "models": [m.as_dict() for m in self.models]}
 
 
 @dataclass(frozen=True)
@@ -98,6 +52,9 @@ class Options:
         wait: wait for another build of the same repository; otherwise say who it is and stop.
         sign_key: a private key to sign every version with.
         activate: let a new version be served; False leaves the one that is.
+        search_minutes: how long a search for a recipe may take, for each variant.
+        allow_accuracy_drop: publish variants that lose more accuracy than the spec allows; their manifests say so.
+        recipes_dir: write the recipe of each variant there.
     """
 
     jobs: int | None = None
@@ -106,6 +63,9 @@ class Options:
     wait: bool = True
     sign_key: Path | None = None
     activate: bool = True
+    search_minutes: float = 10.0
+    allow_accuracy_drop: bool = False
+    recipes_dir: Path | None = None
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -139,9 +99,6 @@ def build(
         LockedError: another build has the repository, and ``options.wait`` is False.
         CacheError, PublishError: ``.build`` cannot be written.
     """
-    unknown = [name for name in only if name not in spec.models]
-    if unknown:
-        raise UsageError(f"the spec has no model {unknown[0]!r}", where=str(spec.path), expected=", ".join(spec.models))
     return build_all([spec], only=only, reporter=reporter, options=options)[0]
 
 
@@ -154,7 +111,7 @@ def build_all(
 ) -> list[BuildReport]:
     """Build several specs together; see :func:`build`. A name in ``only`` that none of them has is an error."""
     options = options or Options()
-    _check_names(specs, only)
+    check_names(specs, only)
     runs = [_Run(spec, name) for spec in specs for name in spec.models if not only or name in only]
     with ExitStack() as stack:
         for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
@@ -164,21 +121,26 @@ def build_all(
             for name in stale_candidates(repository):
                 remove_stale(repository, name)
         stores = {id(spec): _Store(spec, options) for spec in specs}
-        results: dict[_Key, ModelResult] = {}
+        results: dict[_Key, list[ModelResult]] = {}
         waiting = []
         for run in runs:
             if stores[id(run.spec)].cache.damaged(run.name):
                 reporter.warn(f"{run.name}: what the cache holds of it is damaged and is made anew")
-            todo, result = stores[id(run.spec)].look(run.name, force=options.force)
-            if result is None:
+            todo, found = stores[id(run.spec)].look(run.name, force=options.force)
+            if found is None:
                 waiting.append(replace(run, todo=todo))
             else:
-                results[run.key] = result
+                results[run.key] = found
+        for store in stores.values():
+            store.cache.files.save()  # what was hashed here need not be hashed by the processes that build
         if waiting:
             results |= _build(waiting, stores, reporter, options)
         for store in stores.values():
             store.close()
-    return [BuildReport(spec.repository, tuple(results[run.key] for run in runs if run.spec is spec)) for spec in specs]
+    return [
+        BuildReport(spec.repository, tuple(one for run in runs if run.spec is spec for one in results[run.key]))
+        for spec in specs
+    ]
 
 
 def clean(specs: Sequence[Spec]) -> dict[Path, int]:
@@ -214,17 +176,27 @@ class _Run:
         return self.spec.path, self.name
 
 
-def _check_names(specs: Sequence[Spec], only: Sequence[str]) -> None:
-    missing = [name for name in only if not any(name in spec.models for spec in specs)]
+def check_names(specs: Sequence[Spec], only: Sequence[str]) -> None:
+    """What cannot be asked of these specs together.
+
+    Raises:
+        UsageError: ``only`` names a model that none of them has, or two have one for the same place.
+    """
+    names = [name for spec in specs for name in spec.models]
+    missing = [name for name in only if name not in names]
     if missing:
-        where = ", ".join(str(spec.path) for spec in specs)
-        expected = ", ".join(name for spec in specs for name in spec.models)
-        raise UsageError(f"the spec has no model {missing[0]!r}", where=where, expected=expected)
+        raise UsageError(
+            f"the spec has no model {missing[0]!r}" if len(specs) == 1 else f"no spec has a model {missing[0]!r}",
+            where=", ".join(str(spec.path) for spec in specs),
+            expected=", ".join(names),
+            got=missing[0],
+            fix=did_you_mean(missing[0], names) or "name one of these, or leave --only out",
+        )
     homes: dict[tuple[Path, str], Path] = {}
     for spec in specs:
         for name in spec.models:
             first = homes.setdefault((spec.repository, name), spec.path)
-            if first is not spec.path:
+            if first != spec.path:
                 raise UsageError(
                     f"two specs have a model {name!r} for one repository",
                     where=f"{first}\n{spec.path}",
@@ -238,29 +210,59 @@ class _Store:
 
     def __init__(self, spec: Spec, options: Options) -> None:
         self.spec = spec
+        self.options = options
         self.sign = options.sign_key is not None
         self.cache = Cache(publish.build_dir(spec.repository), spec.repository.name, options.cache_size_bytes)
         self.cache.prepare()
         self.now = fingerprints_of(spec, self.cache.files)
 
-    def look(self, name: str, *, force: bool) -> tuple[frozenset[str], ModelResult | None]:
-        """The steps of a model that have to run; and its result, where it needs nothing at all."""
+    def subject(self, name: str) -> Subject:
+        """One of the spec's models."""
+        return Subject(name, self.spec, self.spec.models[name], self.now, self.options.allow_accuracy_drop)
+
+    def look(self, name: str, *, force: bool) -> tuple[frozenset[str], list[ModelResult] | None]:
+        """The steps of a model that have to run; and its results, where it needs nothing at all."""
         started = time.perf_counter()
-        subject = Subject(name, self.spec, self.spec.models[name], self.now)
+        subject = self.subject(name)
         kept = self.cache.records(name)
         decisions = decide(subject, kept, force=force)
-        wanted = content_of(decisions)
-        here = publish.newest_content(self.spec.repository, name) if wanted is not None else None
-        if wanted is None or here is None or not here.same_as(wanted) or (self.sign and not here.signed):
-            decisions = decide(subject, kept, force=force, has=self.cache.has)
-            return frozenset(decision.step for decision in decisions if decision.record is None), None
+        wanted = wanted_of(subject, decisions)
+        results = None if wanted is None else self._up_to_date(subject, wanted, started)
         records = {decision.step: decision.record for decision in decisions if decision.record is not None}
-        for record in records.values():
-            for digest in record.objects.values():
-                self.cache.touch(digest)
-        seconds = time.perf_counter() - started
-        served = _served_note(name, here.version, here.served)
-        return frozenset(), _result(name, "up to date", here.version, seconds, records, tuple(records), served)
+        if results is not None:
+            engines = self._engines(subject, records)
+            if engines is not None:
+                for record in records.values():
+                    for digest in record.objects.values():
+                        self.cache.touch(digest)
+                if self.options.recipes_dir is not None:
+                    write_recipes(subject, records, self.options.recipes_dir)
+                return frozenset(), [*results, *engines, *left_out(subject)]
+        decisions = decide(subject, kept, force=force, has=self.cache.has)
+        return frozenset(decision.step for decision in decisions if decision.record is None), None
+
+    def _up_to_date(self, subject: Subject, wanted: Sequence[Wanted], started: float) -> list[ModelResult] | None:
+        """The results of what is in the repository as it is to be; None where something is not."""
+        results = []
+        for each in wanted:
+            here = publish.newest_content(self.spec.repository, each.name)
+            if here is None or not here.same_as(each.content) or (self.sign and not here.signed):
+                return None
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            served = served_note(each.name, here.version, here.served)
+            cached = tuple(each.records)
+            results.append(result_of(each, "up to date", here.version, seconds, cached, served))
+        return results
+
+    def _engines(self, subject: Subject, records: Mapping[str, Record]) -> list[ModelResult] | None:
+        results = []
+        for name in subject.variants:
+            if not is_servable(VARIANTS[name]):
+                record, engine = records[artifact_step(name)], model_name_of(subject.name, name)
+                if not has_engine(self.spec.repository, engine, record.objects):
+                    return None
+                results.append(engine_result(engine, name, "up to date", record, self.spec.repository))
+        return results
 
     def close(self) -> None:
         """Remember what was hashed, and keep to the size limit."""
@@ -270,11 +272,11 @@ class _Store:
 
 def _build(
     runs: Sequence[_Run], stores: Mapping[int, _Store], reporter: Reporter, options: Options
-) -> dict[_Key, ModelResult]:
+) -> dict[_Key, list[ModelResult]]:
     """Build these models, those of one ``.build`` folder side by side; publish each as soon as it is verified."""
     from builder.workers import jobs
 
-    results: dict[_Key, ModelResult] = {}
+    results: dict[_Key, list[ModelResult]] = {}
     for build_dir in dict.fromkeys(publish.build_dir(run.spec.repository) for run in runs):
         group = [run for run in runs if publish.build_dir(run.spec.repository) == build_dir]
         todo = [_job(run, stores[id(run.spec)], options) for run in group]
@@ -286,7 +288,7 @@ def _build(
                     run: _Run = done.job.key
                     if done.output:
                         reporter.output(done.output, of=run.name if len(runs) > 1 else "")
-                    results[run.key] = _publish(run, done, options, reporter)
+                    results[run.key] = publish_done(stores[id(run.spec)].subject(run.name), done, options, reporter)
     return results
 
 
@@ -294,9 +296,18 @@ def _job(run: _Run, store: _Store, options: Options) -> Job:
     from builder.workers import jobs, worker
 
     def task(repository: Path, threads: int) -> Task:
-        version = publish.next_version(run.spec.repository / run.name)
-        build_dir = publish.build_dir(run.spec.repository)
-        return worker.Task(run.spec, run.name, build_dir, repository / run.name, version, threads, options.force)
+        names = [model_name_of(run.name, of) for of in published_names(store.subject(run.name))]
+        return worker.Task(
+            spec=run.spec,
+            name=run.name,
+            build_dir=publish.build_dir(run.spec.repository),
+            repository=repository,
+            versions={name: publish.next_version(run.spec.repository / name) for name in names},
+            threads=threads,
+            force=options.force,
+            search_minutes=options.search_minutes,
+            allow_drop=options.allow_accuracy_drop,
+        )
 
     size = _weights_bytes(run, store)
     return jobs.Job(run, task, jobs.JOB_BYTES + int(jobs.ARTIFACT_FACTOR * size))
@@ -318,66 +329,9 @@ def _preload(runs: Sequence[_Run]) -> list[str]:
     """What the models need in any case, imported once: torch only where a module is to be run or exported."""
     from builder.workers.worker import PRELOAD
 
-    kinds = {run.spec.models[run.name].source.kind for run in runs if run.todo & _RUN_THE_MODULE}
+    kinds = {run.spec.models[run.name].source.kind for run in runs if run.todo & STEPS_WITH_THE_MODULE}
     modules = [*PRELOAD, "onnx", "onnxruntime"]
-    modules += ["torch", "torch.export", "onnxscript", "onnx_ir"] if kinds - {"onnx"} else []
-    modules += ["torch.onnx"] if any(run.todo & {"export"} for run in runs) and kinds - {"onnx"} else []
+    if kinds - {"onnx"}:
+        modules += ["torch", "torch.export", "onnxscript", "onnx_ir"]
+        modules += ["torch.onnx"] if any("export" in run.todo for run in runs) else []
     return modules + (["transformers"] if "huggingface" in kinds else [])
-
-
-def _publish(run: _Run, done: Done, options: Options, reporter: Reporter) -> ModelResult:
-    if done.built is None:
-        return ModelResult(run.name, "failed", None, done.seconds, done.stage, done.error)
-    records = done.built.records
-    try:
-        with reporter.step(f"{run.name}: publish") as step:
-            published = publish.publish(
-                done.built.staged, run.spec.repository, sign_key=options.sign_key, activate=options.activate
-            )
-            step.done("built" if published.fresh else "up to date", f"version {published.version}")
-    except TritonRepoError as error:
-        return ModelResult(run.name, "failed", None, done.seconds, "publish", error)
-    for note in published.warnings:
-        reporter.warn(f"{run.name}: {note}")
-    status: Status = "built" if published.fresh else "up to date"
-    served = () if published.pending else _served_note(run.name, published.version, published.served)
-    return _result(run.name, status, published.version, done.seconds, records, done.built.cached, served)
-
-
-def _served_note(name: str, newest: int | None, served: int | None) -> tuple[str, ...]:
-    """Said where something else than the newest version is served."""
-    if served in (None, newest):
-        return ()
-    return (f"version {served} is served since a rollback; `build-repo --rollback {name} {newest}` serves the newest",)
-
-
-def _result(
-    name: str,
-    status: Status,
-    version: int | None,
-    seconds: float,
-    records: Mapping[str, Record],
-    cached: Sequence[str],
-    more: Sequence[str],
-) -> ModelResult:
-    """The figures of a model, each from the step that measured it."""
-    export, served = records["export"].data, records["serve"].data
-    worst = max(served["outputs"], key=lambda output: output["excess"])
-    accuracy = records["accuracy"].data if "accuracy" in records else {}
-    notes = [note for note in export["notes"] if note.startswith("fallback")]
-    if not records["samples"].data["real"]:
-        notes.append("verified with random inputs: give `samples` for real ones")
-    return ModelResult(
-        model=name,
-        status=status,
-        version=version,
-        seconds=seconds,
-        size_bytes=int(export["size_bytes"]),
-        max_abs=float(worst["max_abs"]),
-        cosine=min(float(output["cosine"]) for output in served["outputs"]),
-        mean_batch=float(served["mean_batch"]),
-        accuracy=accuracy.get("value"),
-        accuracy_reference=accuracy.get("reference"),
-        cached=tuple(cached),
-        notes=(*notes, *more),
-    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +13,7 @@ import typer
 
 from builder.cli_repository import Asked, answer, check, prune, pruned_data
 from builder.repository_text import blocks, pruned_text
-from serving.errors import TritonRepoError
+from serving.errors import TritonRepoError, UsageError
 from serving.terminal import (
     FormatOption,
     OutputFormat,
@@ -32,6 +35,8 @@ EXAMPLES = [
     "build-repo examples/digits/models.yaml  # another spec; several may be given",
     "build-repo --only digits                # one model of it",
     "build-repo --plan                       # what would be done and why, without doing it",
+    "build-repo --search-minutes 3 --recipes recipes  # int8 and fp16: search less, keep what was found",
+    "build-repo --in-container --dry-run     # the command that builds engines in the server's own image",
     "build-repo --force --jobs 1             # everything anew, one model at a time",
     "build-repo --keep 2                     # build, then remove versions older than the newest two",
     "build-repo --list                       # models, versions, which is served",
@@ -70,6 +75,25 @@ def build_repo(
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="Sign every new version with this private key.")
     ] = None,
+    search_minutes: Annotated[
+        float, typer.Option("--search-minutes", metavar="N", min=0.0, help="For each search for a recipe, at most.")
+    ] = 10.0,
+    recipes: Annotated[
+        Path | None, typer.Option("--recipes", metavar="DIR", help="Write each variant's recipe there, to be replayed.")
+    ] = None,
+    allow_accuracy_drop: Annotated[
+        bool,
+        typer.Option(
+            "--allow-accuracy-drop",
+            help="Publish variants that lose more than the spec allows; their manifests say so.",
+        ),
+    ] = False,
+    in_container: Annotated[
+        bool, typer.Option("--in-container", help="Build inside the server's own image, by docker or podman.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --in-container: print the command, and stop.")
+    ] = False,
     reload: Annotated[
         str | None,
         typer.Option("--reload", metavar="URL", help="Then bring this running server to it (grpc://host:8001)."),
@@ -112,15 +136,23 @@ def build_repo(
     check(asked, building=[name for name, given in {"--plan": show_plan, "--clean": clean}.items() if given])
     if asked.options:
         return answer(asked, output=output, quiet=quiet)
+    if dry_run and not in_container:
+        raise UsageError("--dry-run is for --in-container", fix="--plan says what a build here would do")
 
-    from builder.api import Options, build_all, load_spec
+    from builder.api import Options, build_all, check_names, load_spec
     from builder.incremental.cache import DEFAULT_LIMIT_BYTES
     from builder.planning import plan
 
-    loaded = [load_spec(path) for path in specs or [Path("models.yaml")]]
+    paths = {Path(path).resolve(): path for path in specs or [Path("models.yaml")]}  # each once
+    loaded = [load_spec(path) for path in paths.values()]
     if clean:
         return _clean(loaded, output)
+    if in_container:
+        more = ["--force"] * force + ["--allow-accuracy-drop"] * allow_accuracy_drop
+        more += ["--search-minutes", f"{search_minutes:g}"]
+        return _in_container(loaded, only or (), more, dry_run=dry_run)
     if show_plan:
+        check_names(loaded, only or ())
         plans = [plan(spec, only or (), force=force) for spec in loaded]
         steps = [step for each in plans for step in each.steps]
         emit({"steps": [step.as_dict() for step in steps]}, _plan_text(steps), output=output)
@@ -128,16 +160,27 @@ def build_repo(
     progress = Progress(quiet=quiet, verbose=verbose > 0)
     size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
     _before_a_long_build(sign, reload)
-    options = Options(jobs, force, size, wait, sign_key=sign, activate=reload is None)
+    options = Options(
+        jobs=jobs,
+        force=force,
+        cache_size_bytes=size,
+        wait=wait,
+        sign_key=sign,
+        activate=reload is None,
+        search_minutes=search_minutes,
+        allow_accuracy_drop=allow_accuracy_drop,
+        recipes_dir=recipes,
+    )
     reports = build_all(loaded, only=only or (), reporter=progress, options=options)
     update = None if reload is None else _reload(reports, reload, progress)
     pruned, ok = ([], True) if keep is None else _prune(reports, keep)
-    emit(_data(reports, update) | pruned_data(pruned), output=output)
+    ok = ok and (update is None or update.ok) and all(report.ok for report in reports)
+    emit(_data(reports, update, ok=ok) | pruned_data(pruned), output=output)
     if not output.is_json:
         _print_reports(reports, quiet=quiet)
         _print_update(update, quiet=quiet)
         emit(None, blocks(map(pruned_text, pruned)))
-    return 0 if ok and (update is None or update.ok) and all(report.ok for report in reports) else 1
+    return 0 if ok else 1
 
 
 def _before_a_long_build(sign: Path | None, reload: str | None) -> None:
@@ -193,10 +236,9 @@ def _clean(specs: list[Any], output: OutputFormat) -> int:
     return 0
 
 
-def _data(reports: list[Any], update: Any) -> dict[str, Any]:
+def _data(reports: list[Any], update: Any, *, ok: bool) -> dict[str, Any]:
     models = [model for report in reports for model in report.as_dict()["models"]]
     repositories = sorted({str(report.repository) for report in reports})
-    ok = all(report.ok for report in reports) and (update is None or update.ok)
     data = {"ok": ok, "repositories": repositories, "models": models}
     return data if update is None else data | {"reload": update.as_dict()}
 
@@ -218,44 +260,71 @@ def _print_reports(reports: list[Any], *, quiet: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "status", "version", "size", "max abs error", "accuracy", "mean batch", "seconds"):
+    results = [result for report in reports for result in report.models]
+    headings = ["model", "status", "version", "size", "max abs error", "cosine", "accuracy", "mean batch", "seconds"]
+    if all(result.variant == "onnx-fp32" for result in results):
+        headings.remove("cosine")  # it is 1 for all of them
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("model", "status") else "right", no_wrap=True)
-    for result in (result for report in reports for result in report.models):
-        table.add_row(*_row(result))
+    for result in results:
+        row = _row(result)
+        table.add_row(*(row[heading] for heading in headings))
     # A row stays a row: a terminal that is too narrow wraps it, a pipe gets it whole.
     Console(highlight=False, width=200).print(table, crop=False)
-    results = [result for report in reports for result in report.models]
     if not quiet:
         for note in dict.fromkeys(note for result in results for note in result.notes):
             warn(f"{_names([result.model for result in results if note in result.notes])}: {note}")
     for result in results:
-        if result.error is not None:
+        if result.error is not None and result.status == "failed":
             typer.echo(f"\n{result.model} failed at {result.stage}: {result.error}", err=True)
+        elif result.error is not None and not quiet:
+            typer.echo(f"\n{result.model} is left out: {result.error}", err=True)
 
 
 def _names(models: list[str]) -> str:
-    """``a, b and c``, or so many of them."""
+    """``a, b, c``, or the first and how many more."""
     if len(models) > _NAMES_SHOWN:
         return f"{', '.join(models[:_NAMES_SHOWN])} and {len(models) - _NAMES_SHOWN} more"
     return ", ".join(models)
 
 
-def _row(result: Any) -> list[str]:
+def _row(result: Any) -> dict[str, str]:
+    """One model by heading; nothing where there is nothing to say."""
+    row = dict.fromkeys(("version", "max abs error", "cosine", "accuracy", "mean batch"), "")
+    row |= {"model": result.model, "status": result.status, "size": "", "seconds": f"{result.seconds:.1f}"}
     if result.status == "failed":
-        return [result.model, f"failed at {result.stage}", "", "", "", "", "", f"{result.seconds:.1f}"]
+        return row | {"status": f"failed at {result.stage}"}
+    if result.status == "left out":
+        return row | {"seconds": ""}
+    row["size"] = f"{result.size_bytes / 1e6:.2f} MB"
+    if result.version is None:  # an engine beside the repository: nothing here ran it
+        return row
     accuracy = "" if result.accuracy is None else f"{result.accuracy:.4g}"
     if result.accuracy is not None and result.accuracy != result.accuracy_reference:
         accuracy += f" ({result.accuracy - result.accuracy_reference:+.2g})"
-    return [
-        result.model,
-        result.status,
-        str(result.version),
-        f"{result.size_bytes / 1e6:.2f} MB",
-        f"{result.max_abs:.2g}",
-        accuracy,
-        f"{result.mean_batch:.1f}",
-        f"{result.seconds:.1f}",
-    ]
+    return row | {
+        "version": str(result.version),
+        "max abs error": f"{result.max_abs:.2g}",
+        "cosine": f"{result.scores.get('cosine', result.cosine):.6f}",
+        "accuracy": accuracy,
+        "mean batch": f"{result.mean_batch:.1f}",
+    }
+
+
+def _in_container(specs: list[Any], only: Sequence[str], arguments: Sequence[str], *, dry_run: bool) -> int:
+    """Build inside the server's image, each spec in that of its own release."""
+    from builder.engine import container_command, run_in_container
+    from builder.releases import PINNED_RELEASE
+
+    engine = "docker" if shutil.which("docker") or not shutil.which("podman") else "podman"
+    for spec in specs:
+        release, mounts = spec.server or PINNED_RELEASE, [spec.repository.parent]
+        command = container_command(spec.path, release, only, engine=engine, mounts=mounts, arguments=arguments)
+        if dry_run:
+            emit(None, shlex.join(command))
+        else:
+            run_in_container(command)
+    return 0
 
 
 def main() -> None:

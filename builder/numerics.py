@@ -40,6 +40,28 @@ TOLERANCES: dict[str, Tolerance] = {
         reason="another order of the same float32 sums: ResNet-50 with random weights, the worst seen, differs by "
         "5.3e-5; 1e-4 of the output's scale leaves a margin of two and is still a tenth of what fp16 rounding does",
     ),
+    "fp16": Tolerance(
+        relative=2e-2,
+        absolute=1e-2,
+        cosine=0.999,
+        reason="eleven bits a value, and sums of many of them: a hundredth of the output's scale; what overflows "
+        "is far outside",
+    ),
+    "bf16": Tolerance(
+        relative=1e-1,
+        absolute=5e-2,
+        cosine=0.99,
+        reason="eight bits a value: a twentieth of the output's scale",
+    ),
+    "int8": Tolerance(
+        relative=0.5,
+        absolute=0.5,
+        cosine=0.9,
+        reason="a net for what is plainly wrong, at every batch and size; how good it is, many real samples say "
+        "(`agreement` and the metric)",
+    ),
+    "int8-weights": Tolerance(0.25, 0.25, 0.95, reason="as int8; activations stay in float"),
+    "int4-weights": Tolerance(0.5, 0.5, 0.9, reason="as int8, with sixteen steps for a weight"),
     "exact": Tolerance(0.0, 0.0, 1.0, reason="integers, booleans and strings are equal or wrong"),
 }
 

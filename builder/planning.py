@@ -10,10 +10,22 @@ from typing import Any
 from builder.incremental.cache import Cache, Record, Records, digest_of
 from builder.incremental.file_memory import ABSENT
 from builder.incremental.keys import Step as Key
-from builder.incremental.keys import Subject, fingerprints_of, inputs_of, steps_of
+from builder.incremental.keys import (
+    Subject,
+    artifact_step,
+    fingerprints_of,
+    inputs_of,
+    model_name_of,
+    name_of,
+    published_names,
+    records_of,
+    served_variant,
+    steps_of,
+)
 from builder.releases import PINNED_RELEASE, newest_opset
 from builder.repository import publish
 from builder.spec import ModelSpec, Spec
+from builder.variants import VARIANTS
 
 _REASONS_SHOWN = 4
 
@@ -85,7 +97,7 @@ def decide(
     """
     decisions: list[Decision] = []
     digests: dict[str, str] = {}
-    for step in steps_of(subject.model):
+    for step in steps_of(subject):
         waits_for = [name for name in step.after if name not in digests]
         if force:
             decisions.append(Decision(step.name, None, ("--force",)))
@@ -115,14 +127,36 @@ def find(step: Key, subject: Subject, records: Records, digests: Mapping[str, st
     return None
 
 
-def content_of(decisions: Sequence[Decision]) -> publish.Content | None:
-    """What a model consists of when every one of its steps is cached; None when one has to run."""
-    records = {decision.step: decision.record for decision in decisions}
-    if any(record is None for record in records.values()):
+@dataclass(frozen=True)
+class Wanted:
+    """What one model in the repository consists of when nothing has to run for it.
+
+    Attributes:
+        name: its name there.
+        variant: what it serves.
+        content: its files and its configuration.
+        records: what is kept of each stage it went through.
+    """
+
+    name: str
+    variant: str
+    content: publish.Content
+    records: Mapping[str, Record]
+
+
+def wanted_of(subject: Subject, decisions: Sequence[Decision]) -> list[Wanted] | None:
+    """What is to be in the repository when every step is cached, the plain name last; None when one has to run."""
+    kept = {decision.step: decision.record for decision in decisions if decision.record is not None}
+    if len(kept) != len(decisions):
         return None
-    export, config = records["export"], records["config"]
-    assert export is not None and config is not None
-    return publish.Content(None, {**export.objects, **config.data["labels"]}, config.data["identity"])
+    found = []
+    for of in published_names(subject):
+        variant = served_variant(subject.model, of, kept)
+        config, artifact = kept[name_of("config", of)], kept[artifact_step(variant.name)]
+        content = publish.Content(None, {**artifact.objects, **config.data["labels"]}, config.data["identity"])
+        name = model_name_of(subject.name, of)
+        found.append(Wanted(name, variant.name, content, records_of(kept, of, variant)))
+    return found
 
 
 def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
@@ -130,7 +164,8 @@ def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
 
     Args:
         spec: the spec.
-        only: names of the models to build; all of them when empty.
+        only: names of the models to build; all of them when empty. What it does not have is passed over: see
+            :func:`builder.api.check_names`.
         force: as for the build.
     """
     cache = Cache(publish.build_dir(spec.repository), spec.repository.name)
@@ -143,30 +178,47 @@ def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
 
 
 def _steps(subject: Subject, cache: Cache, *, force: bool) -> Iterator[Step]:
-    name, spec, records = subject.name, subject.spec, cache.records(subject.name)
+    records = cache.records(subject.name)
     decisions = decide(subject, records, force=force)
-    wanted = content_of(decisions)
-    here = publish.newest_content(spec.repository, name)
-    version = publish.next_version(spec.repository / name)
-    what, status, why = f"as {spec.repository / name / str(version)}", "run", ""
+    wanted = wanted_of(subject, decisions)
     if wanted is None:
-        what, why = f"{what}, unless the newest version is the same", "its content may have changed"
-    elif here is None:
-        why = "it is not in the repository"
-    elif not here.same_as(wanted):
-        why = f"version {here.version} has other content"
+        ends = [_unknown(subject, of) for of in published_names(subject)]
     else:
-        what, status = f"version {here.version} is up to date", "cached"
-    if status == "run":
+        ends = [_publishing(subject, each) for each in wanted]
+    if any(end.status == "run" for end in ends):
         decisions = decide(subject, records, force=force, has=cache.has)
-    said = _in_words(name, subject.model, spec)
+    said = _in_words(subject)
     for decision in decisions:
         word = "run" if decision.record is None else "cached"
-        yield Step(name, decision.step, said[decision.step], word, decision.why)
-    yield Step(name, "publish", what, status, (why,) if why else ())
+        yield Step(subject.name, decision.step, said[decision.step], word, decision.why)
+    for name, error in subject.missing.items():
+        required = name in subject.model.required or name == subject.model.served
+        yield Step(subject.name, name, error.what, "failed" if required else "left out", (error.got,))
+    yield from ends
 
 
-def _in_words(name: str, model: ModelSpec, spec: Spec) -> dict[str, str]:
+def _unknown(subject: Subject, of: str) -> Step:
+    """Publishing, where it is not known yet what."""
+    name = model_name_of(subject.name, of)
+    where = subject.spec.repository / name / str(publish.next_version(subject.spec.repository / name))
+    what = f"as {where}, unless the newest version is the same"
+    return Step(subject.name, name_of("publish", of), what, "run", ("its content may have changed",))
+
+
+def _publishing(subject: Subject, wanted: Wanted) -> Step:
+    repository, name = subject.spec.repository, wanted.name
+    here = publish.newest_content(repository, name)
+    stage = name_of("publish", "" if name == subject.name else wanted.variant)
+    if here is not None and here.same_as(wanted.content):
+        return Step(subject.name, stage, f"version {here.version} is up to date", "cached")
+    why = "it is not in the repository" if here is None else f"version {here.version} has other content"
+    return Step(
+        subject.name, stage, f"as {repository / name / str(publish.next_version(repository / name))}", "run", (why,)
+    )
+
+
+def _in_words(subject: Subject) -> dict[str, str]:
+    model, spec = subject.model, subject.spec
     release = spec.server or PINNED_RELEASE
     source = str(getattr(model.source, model.source.kind))
     exporter = "dynamo" if model.export.exporter == "auto" else model.export.exporter
@@ -174,18 +226,32 @@ def _in_words(name: str, model: ModelSpec, spec: Spec) -> dict[str, str]:
     export = f"torch.onnx.export by {exporter}, opset {opset}, for Triton {release}"
     metric = f"{model.evaluate.python}" if model.evaluate else ""
     drop = f", a drop of at most {model.evaluate.max_drop:g}" if model.evaluate else ""
-    return {
+    words = {
         "source": f"load {source} ({model.source.kind})",
         "samples": f"take samples from {model.samples.python}" if model.samples else "make random samples",
         "reference": "ask the original module for the right answers",
         "baseline": f"{metric} on the original module",
         "export": "take the ONNX file as it is" if model.source.kind == "onnx" else export,
+        "engine": "build the engine",
         "config": "decide and write config.pbtxt",
         "contract": "hold config.pbtxt against the artifact",
         "parity": "hold the artifact's answers against the original's",
         "accuracy": f"{metric} on the artifact{drop}",
         "serve": "load it in Triton, ask over HTTP and gRPC, one at a time and many at once",
+        "choose": "measure the variants in Triton, and choose the fastest",
     }
+    return {step.name: _of_a_variant(step, model) or words[step.stage] for step in steps_of(subject)}
+
+
+def _of_a_variant(step: Key, model: ModelSpec) -> str:
+    """What a step does for one variant, where that is something of its own."""
+    if step.stage == "precision":
+        recipe, precision = model.precision.recipes.get(step.of), VARIANTS[step.of].precision
+        return f"bring it to {precision} by {recipe}" if recipe else f"search for a recipe in {precision}"
+    if step.stage == "accuracy" and step.of:
+        metric = f"{model.evaluate.python} and " if model.evaluate else ""
+        return f"{metric}agreement with fp32 on held-out samples"
+    return ""
 
 
 def _why(step: Key, subject: Subject, records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[str]:

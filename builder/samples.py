@@ -7,7 +7,8 @@ in; they find wrong graphs, but say nothing about accuracy, and the manifest say
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from builder.errors import SampleError, describe, user_code_error
-from builder.spec import ModelSpec, Spec
+from builder.spec import Callable, ModelSpec, Spec
 from builder.tensors import BATCH, Dim, Interface, TensorSpec
 from builder.usercode import call
 
@@ -24,6 +25,7 @@ Sample = dict[str, Array]
 MAX_SAMPLES = 4096
 RANDOM_SAMPLES = 16
 _RANDOM_SIZE = 16
+_FEWEST_TO_SPLIT = 32
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class Samples:
     def sizes(self, row: int = 0) -> dict[str, int]:
         """Size of every named dimension but ``batch`` in one sample."""
         return _sizes_of(self.rows[row % len(self.rows)], self.interface)
+
+    def split(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Indices of the samples for calibration, and of those held out: disjoint halves, drawn with a seed.
+
+        Where there are too few to be split, both are all of them.
+        """
+        count = len(self.rows)
+        if count < _FEWEST_TO_SPLIT:
+            return tuple(range(count)), tuple(range(count))
+        order = [int(index) for index in np.random.default_rng(0).permutation(count)]
+        return tuple(sorted(order[: count // 2])), tuple(sorted(order[count // 2 :]))
 
     def batch(self, size: int, sizes: Mapping[str, int] | None = None, *, start: int = 0) -> Sample:
         """``size`` samples put together, each cut or repeated along named dimensions to ``sizes``.
@@ -114,20 +127,7 @@ def load_samples(spec: Spec, model: ModelSpec, interface: Interface) -> Samples:
     if model.samples is None:
         return random_samples(interface)
     reference = model.samples.python
-    given = call(reference, model.samples.args, spec.folder, what="samples", kind=SampleError)
-    can_be_gone_through = hasattr(given, "__iter__") or hasattr(given, "__getitem__")
-    if isinstance(given, (Mapping, str)) or not can_be_gone_through:
-        raise SampleError(
-            f"samples {reference} gave no list",
-            expected="a list (or generator) of {input name: array}",
-            got=type(given).__qualname__,
-            fix="return [sample, ...], one mapping for each sample",
-        )
-    try:
-        rows = [row for _, row in zip(range(MAX_SAMPLES), given, strict=False)]
-    except (Exception, SystemExit) as exc:
-        what = f"samples {reference} raised while they were gone through"
-        raise user_code_error(SampleError, what, exc, folder=spec.folder) from exc
+    rows = tuple(row for _, row in zip(range(MAX_SAMPLES), rows_of(model.samples, spec, interface), strict=False))
     if not rows:
         raise SampleError(
             f"samples {reference} gave no sample",
@@ -135,8 +135,51 @@ def load_samples(spec: Spec, model: ModelSpec, interface: Interface) -> Samples:
             got="none",
             fix="return real inputs; leave `samples` out to use random ones",
         )
-    checked = tuple(_checked(row, index, reference, interface) for index, row in enumerate(rows))
-    return Samples(checked, interface, reference)
+    return Samples(rows, interface, reference)
+
+
+def rows_of(given: Callable, spec: Spec, interface: Interface, *, what: str = "samples") -> Iterator[Sample]:
+    """The samples that a callable of the user's gives, one by one: it may give more than fit into memory.
+
+    Args:
+        given: the callable.
+        spec: whose it is.
+        interface: what each has to fit.
+        what: what they are for, for the message.
+
+    Raises:
+        SampleError: it raised, or gave something else.
+    """
+    reference = given.python
+    rows = call(reference, given.args, spec.folder, what=what, kind=SampleError)
+    can_be_gone_through = hasattr(rows, "__iter__") or hasattr(rows, "__getitem__")
+    if isinstance(rows, (Mapping, str)) or not can_be_gone_through:
+        raise SampleError(
+            f"{what} {reference} gave no list",
+            expected="a list (or generator) of {input name: array}",
+            got=type(rows).__qualname__,
+            fix="return [sample, ...], one mapping for each sample",
+        )
+    numbers = itertools.count()
+    iterator: Iterator[Any] | None = None
+    while True:
+        try:
+            iterator = iter(rows) if iterator is None else iterator
+            row = next(iterator)
+        except StopIteration:
+            return
+        except (Exception, SystemExit) as exc:
+            message = f"{what} {reference} raised while they were gone through"
+            raise user_code_error(SampleError, message, exc, folder=spec.folder) from exc
+        yield _checked(row, next(numbers), reference, interface)
+
+
+def stacked(rows: Sequence[Sample], interface: Interface) -> Sample:
+    """Samples as one request: with a leading dimension where the tensor is batched."""
+    return {
+        tensor.name: np.stack([row[tensor.name] for row in rows]) if tensor.is_batched else rows[0][tensor.name]
+        for tensor in interface.inputs
+    }
 
 
 def _checked(row: Any, index: int, reference: str, interface: Interface) -> Sample:

@@ -12,7 +12,7 @@ from builder.errors import ConfigError
 from builder.spec import ModelSpec
 from builder.tensors import Interface, TensorSpec
 
-BACKENDS: dict[str, str] = {"onnx": "onnxruntime"}
+BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt"}
 """Triton backend by artifact format."""
 
 
@@ -95,7 +95,14 @@ def _labelled(output: Mapping[str, Any], labels: Mapping[str, Path], version: in
 
 
 def decide(
-    name: str, model: ModelSpec, interface: Interface, *, fmt: str, sizes: Mapping[str, int], folder: Path
+    name: str,
+    model: ModelSpec,
+    interface: Interface,
+    *,
+    fmt: str,
+    sizes: Mapping[str, int],
+    folder: Path,
+    fields: Mapping[str, Any] | None = None,
 ) -> ModelConfig:
     """Decide the configuration of one model.
 
@@ -106,6 +113,7 @@ def decide(
         fmt: the artifact's format, a key of :data:`BACKENDS`.
         sizes: a real size for every named dimension, for warmup.
         folder: the spec's folder, where label files are.
+        fields: what the variant needs beside: which engine for which GPU, which accelerator.
 
     Raises:
         ConfigError: the user's ``config`` contradicts the rest.
@@ -133,6 +141,7 @@ def decide(
     if model.warmup is not None:
         tree["model_warmup"] = _warmup(model, interface, sizes, batching)
         comments["model_warmup"] = "Run before the model is called ready, so that no user pays for the first request."
+    tree = _merged(tree, fields or {}, name)
     return ModelConfig(_merged(tree, model.config, name), comments, labels)
 
 

@@ -16,7 +16,7 @@ from serving.errors import TritonRepoError
 from serving.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from builder.api import BuildReport
+    from builder.outcome import BuildReport
 
 Status = Literal["reloaded", "serving already", "failed"]
 

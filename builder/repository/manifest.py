@@ -21,6 +21,7 @@ from builder.errors import ManifestError
 if TYPE_CHECKING:
     from builder.artifact import Artifact
     from builder.spec import ModelSpec, Spec
+    from builder.variants import Variant
 
 NAME = "manifest.json"
 SCHEMA_VERSION = 2
@@ -97,6 +98,15 @@ class AccuracyPart(_Part):
     max_drop: float = Field(description="How much lower it may be.")
 
 
+class AgreementPart(_Part):
+    """How well a variant agrees with fp32, on samples that it was not calibrated with."""
+
+    scores: dict[str, float] = Field(description="By name; of several outputs, the worst.")
+    limits: dict[str, float] = Field(description="Those that count: at least, and for `accuracy drop` at most.")
+    failed: list[str] = Field(description="Limits that it does not hold; see `accuracy_drop_allowed`.")
+    margin: float = Field(description="Distance to the nearest limit, as a share of what that allows.")
+
+
 class ServePart(_Part):
     """The artifact in a running Triton, against PyTorch."""
 
@@ -113,6 +123,7 @@ class Verification(_Part):
 
     parity: ParityPart | None = Field(None, description="The artifact on its own, outside of a server.")
     accuracy: AccuracyPart | None = Field(None, description="Null where the spec has no `evaluate`.")
+    agreement: AgreementPart | None = Field(None, description="Null for fp32.")
     serve: ServePart | None = Field(None, description="The artifact in a server.")
 
 
@@ -129,8 +140,8 @@ class Manifest(_Part):
     model: str = Field(description="The model's name: that of its folder.")
     version: int = Field(description="The version: the name of its folder.")
     variant: str = Field(description="As in the spec's `variants`.")
-    format: str = Field(description="Of the artifact: `onnx`.")
-    precision: str = Field(description="What its arithmetic is done in: `fp32`.")
+    format: str = Field(description="Of the artifact: `onnx`, `plan`.")
+    precision: str = Field(description="What its arithmetic is done in: `fp32`, `fp16`, `int8`, ...")
     created: str = Field(description="When it was built: ISO 8601, UTC.")
     published: str | None = Field(None, description="When it was put into the repository: ISO 8601, UTC.")
     files: dict[str, FileEntry] = Field(description="Every file of the version folder but this one and the signature.")
@@ -150,6 +161,17 @@ class Manifest(_Part):
     samples: SamplesPart | None = Field(None, description="What it was verified with.")
     verification: Verification = Field(description="What came of that.")
     seconds: dict[str, float] = Field({}, description="How long each stage took, in seconds.")
+    recipe: dict[str, Any] | None = Field(None, description="How the precision was made; null for fp32.")
+    search: dict[str, Any] | None = Field(
+        None, description="How the recipe was found: what was tried (accuracy, size, latency), and where most is lost."
+    )
+    engine: dict[str, Any] | None = Field(None, description="Of TensorRT engines: library, GPUs, profiles, options.")
+    choice: dict[str, Any] | None = Field(
+        None, description="Of `serve: fastest`: what was measured of each variant, and why this one."
+    )
+    accuracy_drop_allowed: list[str] = Field(
+        [], description="What is out of the accuracy budget and was published with --allow-accuracy-drop."
+    )
     signature: SignaturePart | None = Field(None, description="Null where the version was not signed.")
     digest: str | None = Field(None, description="sha256 over the rest of this file: it tells an edit by hand.")
 
@@ -167,7 +189,7 @@ class Kept(Protocol):
 
 
 def manifest_of(
-    name: str, spec: Spec, model: ModelSpec, artifact: Artifact, kept: Mapping[str, Kept]
+    name: str, spec: Spec, model: ModelSpec, variant: Variant, artifact: Artifact, kept: Mapping[str, Kept]
 ) -> dict[str, Any]:
     """What is known before publishing, as plain data; every number in it comes from the stage that measured it.
 
@@ -177,6 +199,7 @@ def manifest_of(
         name: the Triton model's name.
         spec: what it was built from.
         model: its entry there.
+        variant: which of its variants.
         artifact: what is served.
         kept: what is kept of each stage, by the stage's name.
     """
@@ -186,10 +209,13 @@ def manifest_of(
 
     git = git_state(spec.folder, without=[spec.repository, spec.repository.parent / ".build"])
     found = {stage: dict(kept[stage].data) if stage in kept else None for stage in ("parity", "accuracy", "serve")}
+    judged = found["accuracy"] or {}
+    found |= {"accuracy": judged if "metric" in judged else None, "agreement": judged.pop("agreement", None)}
+    made = {stage: kept[stage].data if stage in kept else {} for stage in ("precision", "engine", "choose")}
     samples = kept["samples"].data
     return {
         "model": name,
-        "variant": model.served,
+        "variant": variant.name,
         "format": artifact.format,
         "precision": artifact.precision,
         "created": now(),
@@ -204,6 +230,11 @@ def manifest_of(
         },
         "provenance": {"git": vars(git) if git else None, "tools": dict(artifact.tools), "host": host_facts()},
         "samples": {key: samples[key] for key in ("origin", "count", "real")},
+        "recipe": made["precision"].get("recipe"),
+        "search": made["precision"].get("search"),
+        "engine": made["engine"].get("engine"),
+        "choice": dict(made["choose"]) or None,
+        "accuracy_drop_allowed": list(judged.get("allowed", ())),
         "verification": found,
         "seconds": {stage: round(record.seconds, 3) for stage, record in kept.items()},
     }

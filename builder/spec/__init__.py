@@ -1,6 +1,22 @@
 """What a user may ask for in ``models.yaml``, and all that is wrong with one, said at once."""
 
 from builder.spec.models import ModelSpec, Root, Spec, read_spec
-from builder.spec.parts import SOURCE_KINDS, Batch, Export, Instances, Warmup
+from builder.spec.parts import SOURCE_KINDS, Batch, Callable, Export, Instances, Warmup
+from builder.spec.variant_parts import Agreement, Engine, Load, Precision
 
-__all__ = ["SOURCE_KINDS", "Batch", "Export", "Instances", "ModelSpec", "Root", "Spec", "Warmup", "read_spec"]
+__all__ = [
+    "SOURCE_KINDS",
+    "Agreement",
+    "Batch",
+    "Callable",
+    "Engine",
+    "Export",
+    "Instances",
+    "Load",
+    "ModelSpec",
+    "Precision",
+    "Root",
+    "Spec",
+    "Warmup",
+    "read_spec",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,18 @@ class Case:
     batch: int
     inputs: Mapping[str, Array]
     expected: Mapping[str, Array]
+
+
+def as_asked(cases: Sequence[Case], interface: Interface) -> list[Case]:
+    """The cases for an artifact that takes or gives half precision: the same, in its own types."""
+    types = {tensor.name: tensor.dtype.numpy for tensor in (*interface.inputs, *interface.outputs)}
+
+    def own(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {n: a.astype(types[n]) if a.dtype.kind == "f" and types.get(n) else a for n, a in arrays.items()}
+
+    if not any(tensor.dtype.name == "float16" for tensor in (*interface.inputs, *interface.outputs)):
+        return list(cases)
+    return [replace(case, inputs=own(case.inputs), expected=own(case.expected)) for case in cases]
 
 
 def cases_of(samples: Samples, interface: Interface, max_batch: int, reference: Runner) -> list[Case]:

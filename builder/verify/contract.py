@@ -8,17 +8,22 @@ from typing import Any
 from builder.config import parse
 from builder.errors import ConfigError
 from builder.graphs.onnx_tensors import interface_of_onnx
-from builder.tensors import TensorSpec
+from builder.tensors import Interface, TensorSpec
 
 
-def check_contract(model_dir: Path, version: int) -> None:
+def check_contract(model_dir: Path, version: int, *, engine: Interface | None = None) -> None:
     """Hold ``config.pbtxt`` against the artifact beside it: files, names, types, dimensions.
+
+    Args:
+        model_dir: the model's folder.
+        version: the version folder in it.
+        engine: the tensors of an engine, which cannot be read from its file.
 
     Raises:
         ConfigError: with the first thing that does not fit.
     """
     config = parse((model_dir / "config.pbtxt").read_text(encoding="utf-8"), model_dir.name)
-    artifact = model_dir / str(version) / "model.onnx"
+    folder = model_dir / str(version)
     for output in config.output:
         if output.label_filename and not (model_dir / output.label_filename).is_file():
             raise ConfigError(
@@ -28,10 +33,25 @@ def check_contract(model_dir: Path, version: int) -> None:
                 got="no such file",
                 fix=f"name it as `labels: {{{output.name}: FILE}}` in the spec, which copies it, not under `config`",
             )
-    found = interface_of_onnx(artifact)
+    if engine is not None:
+        _check_engines(config, folder)
+    found = interface_of_onnx(folder / "model.onnx") if engine is None else engine
     batching = config.max_batch_size > 0
     _check(config.input, found.inputs, "input", batching, model_dir.name)
     _check(config.output, found.outputs, "output", batching, model_dir.name)
+
+
+def _check_engines(config: Any, folder: Path) -> None:
+    named = [*config.cc_model_filenames.values(), *filter(None, [config.default_model_filename])] or ["model.plan"]
+    for name in named:
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"engine {name} is missing",
+                where=str(folder),
+                expected=f"each of {', '.join(named)} in the version folder",
+                got="no such file",
+                fix="leave `cc_model_filenames` and `default_model_filename` out of `config`: they are decided here",
+            )
 
 
 def _check(configured: Any, found: tuple[TensorSpec, ...], role: str, batching: bool, model: str) -> None:

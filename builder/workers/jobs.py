@@ -217,10 +217,17 @@ class _Place:
                 elif kind in ("info", "warn"):
                     getattr(self.reporter, kind)(*rest)
                 elif kind == "built":
-                    return Done(job, rest[0])
+                    return Done(job, self._explained(task, rest[0]))
                 else:
                     stage, error = rest
                     return Done(job, stage=stage, error=self._server.explained(task.name, error))
+
+    def _explained(self, task: Task, built: Built) -> Built:
+        """With what the server's end explains."""
+        failed = {
+            of: replace(each, error=self._server.explained(task.name, each.error)) for of, each in built.failed.items()
+        }
+        return replace(built, failed=failed)
 
     def _death(self, task: Task, number: int) -> WorkerError:
         status = self.warm.exit_status(number)

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
@@ -42,39 +42,52 @@ class Task:
         spec: the spec it is in (``builder.spec.Spec``).
         name: its name.
         build_dir: the ``.build`` folder.
-        staged: the model's folder in the repository of the verifying server.
-        version: the version folder to make.
+        repository: what the verifying server reads.
+        versions: the version folder to make, by the name of the model in the repository.
         threads: how many threads a framework may use.
         force: run every stage.
+        search_minutes: how long a search for a recipe may take.
+        allow_drop: let a variant lose more accuracy than the spec allows.
     """
 
     spec: Any
     name: str
     build_dir: Path
-    staged: Path
-    version: int
+    repository: Path
+    versions: dict[str, int]
     threads: int
     force: bool = False
+    search_minutes: float = 10.0
+    allow_drop: bool = False
+
+    @property
+    def place(self) -> Path:
+        """The folder that everything of this build is in."""
+        return self.repository.parent
 
     @property
     def crash_log(self) -> Path:
         """Where a crash leaves what was running."""
-        return self.staged.parent.parent / "crash.log"
+        return self.place / "crash.log"
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model that is ready to be published.
+    """A model whose variants are ready to be published, those that came to their end.
 
     Attributes:
-        staged: what to publish (``builder.repository.publish.Staged``).
+        staged: what to publish (``builder.repository.publish.Staged``), by variant, and the plain name last: ``""``.
+        engines: engines that Triton has no backend for, by variant (``builder.repository.engines.Bundle``).
         records: the kept result of every step by name.
         cached: the steps that did not run.
+        failed: where a variant, or the plain name, went no further, and why (``builder.building.Failure``).
     """
 
-    staged: Any
+    staged: dict[str, Any]
+    engines: dict[str, Any]
     records: dict[str, Any]
     cached: tuple[str, ...]
+    failed: dict[str, Any] = field(default_factory=dict)
 
 
 def main(control_fd: int, preload: list[str], commander: int) -> None:
@@ -183,33 +196,43 @@ def _child(task: Task, channel: Connection, log_fd: int, baseline: frozenset[str
 
 
 def _answer(task: Task, talk: _Channel, baseline: frozenset[str]) -> tuple[Any, ...]:
+    from builder.building import Build, Work
     from builder.incremental.cache import Cache
     from builder.incremental.keys import Subject, fingerprints_of
-    from builder.pipeline import Build
+    from builder.outcome import Failure
+    from builder.pipeline import STAGES
     from builder.usercode import user_code
 
     _limit_threads(task.threads)
     cache = Cache(task.build_dir, task.spec.repository.name)
-    subject = Subject(task.name, task.spec, task.spec.models[task.name], fingerprints_of(task.spec, cache.files))
-    build = Build(subject, cache, task.staged, task.version, talk.endpoint, baseline=baseline, force=task.force)
+    now = fingerprints_of(task.spec, cache.files)
+    subject = Subject(task.name, task.spec, task.spec.models[task.name], now, task.allow_drop)
+    work = Work(task.repository, task.versions, task.force, task.search_minutes)
+    build = Build(subject, cache, work, talk.endpoint, baseline=baseline)
     try:
         with user_code(task.spec.folder):
-            build.run(talk)
-            return "built", Built(build.to_publish(), build.kept, tuple(build.cached))
+            build.run(STAGES, talk)
+            staged, engines = build.to_publish(), build.engines()
     except BaseException as exc:
-        for cause in _causes(exc):
-            if failures.is_disk_full(cause):
-                return "failed", build.stage, failures.disk_full(cause, task.staged)
-            if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
-                where = user_line(cause, task.spec.folder)
-                return "failed", build.stage, failures.out_of_memory(task.name, describe(cause), where)
-        if not task.staged.parent.exists():
-            return "failed", build.stage, failures.staging_gone(exc, task.name, task.staged.parent.parent)
-        if isinstance(exc, TritonRepoError):
-            return "failed", build.stage, exc
-        if not isinstance(exc, Exception):
-            return "failed", build.stage, failures.stopped(exc, task.name, task.spec.folder)
-        return "failed", build.stage, failures.bug(exc)
+        return "failed", build.stage, _explained(exc, task)
+    failed = {of: Failure(each.stage, _explained(each.error, task)) for of, each in build.failed.items()}
+    return "built", Built(staged, engines, build.kept, tuple(build.cached), failed)
+
+
+def _explained(exc: BaseException, task: Task) -> TritonRepoError:
+    """What went wrong, in our words: what lies behind it, where that is the machine's trouble."""
+    for cause in _causes(exc):
+        if failures.is_disk_full(cause):
+            return failures.disk_full(cause, task.repository)
+        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+            return failures.out_of_memory(task.name, describe(cause), user_line(cause, task.spec.folder))
+    if not task.repository.exists():
+        return failures.staging_gone(exc, task.name, task.place)
+    if isinstance(exc, TritonRepoError):
+        return exc
+    if not isinstance(exc, Exception):
+        return failures.stopped(exc, task.name, task.spec.folder)
+    return failures.bug(exc)
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

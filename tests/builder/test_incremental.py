@@ -16,9 +16,10 @@ from tritonclient.grpc import model_config_pb2
 
 from builder import build, load_spec
 from builder.api import Options
+from builder.building import Build, Work
 from builder.incremental.cache import Cache
 from builder.incremental.keys import Subject, fingerprints_of
-from builder.pipeline import STAGES, Build
+from builder.pipeline import STAGES
 from builder.repository.publish import versions_of
 from builder.usercode import user_code
 from serving.progress import SILENT
@@ -26,7 +27,7 @@ from tests.builder.processes import Mark, Running
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_incremental")]
 
-STEPS = ("source", "samples", "reference", "export", "config", "contract", "parity", "serve")
+STEPS = ("source", "samples", "reference", "export", "parity", "config", "contract", "serve")
 AFTER_CONFIG = ("config", "contract", "serve")
 # The file that decides the result is named nowhere in the spec: the code opens it.
 MAKE = """
@@ -286,9 +287,9 @@ m
   samples    cached  make random samples
   reference  cached  ask the original module for the right answers
   export     cached  take the ONNX file as it is
+  parity     cached  hold the artifact's answers against the original's
   config     cached  decide and write config.pbtxt
   contract   cached  hold config.pbtxt against the artifact
-  parity     cached  hold the artifact's answers against the original's
   serve      cached  load it in Triton, ask over HTTP and gRPC, one at a time and many at once
   publish    cached  version 1 is up to date
 """
@@ -302,12 +303,12 @@ m
                      because source and samples will run
   export     run     take the ONNX file as it is
                      because source and samples will run
+  parity     run     hold the artifact's answers against the original's
+                     because export and reference will run
   config     run     decide and write config.pbtxt
                      because export and samples will run
   contract   run     hold config.pbtxt against the artifact
                      because export and config will run
-  parity     run     hold the artifact's answers against the original's
-                     because export and reference will run
   serve      run     load it in Triton, ask over HTTP and gRPC, one at a time and many at once
                      because export and config and reference will run
   publish    run     as PROJECT/models/m/2, unless the newest version is the same
@@ -320,11 +321,11 @@ m
   reference  cached  ask the original module for the right answers
   export     run     take the ONNX file as it is
                      because what it made is no more in the cache
+  parity     cached  hold the artifact's answers against the original's
   config     run     decide and write config.pbtxt
                      because the spec: batch.preferred [2] -> [4]
   contract   run     hold config.pbtxt against the artifact
                      because config will run
-  parity     cached  hold the artifact's answers against the original's
   serve      run     load it in Triton, ask over HTTP and gRPC, one at a time and many at once
                      because config will run
   publish    run     as PROJECT/models/m/2, unless the newest version is the same
@@ -376,9 +377,9 @@ def test_code_that_draws_lots_without_a_seed_gives_the_same_every_time(tmp_path)
     seen = []
     for number in range(2):
         subject = Subject("m", spec, spec.models["m"], fingerprints_of(spec))
-        made = Build(subject, Cache(tmp_path / ".build", "models"), tmp_path / f"{number}/r/m", 1, lambda: None)
+        work = Work(tmp_path / f"{number}/r", {"m": 1})
+        made = Build(subject, Cache(tmp_path / ".build", "models"), work, lambda: None)
         with user_code(tmp_path):
-            stages = dict(STAGES)
             values = [made.loaded.module.weight.tolist(), made.samples.rows[0]["x"].tolist()]
-            seen.append([*values, stages["baseline"](made).data["value"]])
+            seen.append([*values, STAGES["baseline"](made, "").data["value"]])
     assert seen[0] == seen[1]

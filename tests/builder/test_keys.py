@@ -18,18 +18,18 @@ from builder.api import load_spec
 from builder.incremental import file_memory, keys, packages
 from builder.incremental.cache import Record, digest_of
 from builder.incremental.file_memory import FileMemory
-from builder.incremental.keys import STEPS, Subject, fingerprints_of, inputs_of, steps_of
+from builder.incremental.keys import Subject, fingerprints_of, inputs_of, steps_of
 from builder.pipeline import STAGES
-from builder.planning import content_of, decide
+from builder.planning import decide, wanted_of
 from builder.spec import ModelSpec, Spec
 
 # A step and those after it, written down once more: what decide() says is held against this.
 WITH_WHAT_FOLLOWS = {
-    "source": "source reference baseline export config contract parity accuracy serve",
-    "samples": "samples reference export config contract parity accuracy serve",
+    "source": "source reference baseline export parity accuracy config contract serve",
+    "samples": "samples reference export parity accuracy config contract serve",
     "reference": "reference parity serve",
     "baseline": "baseline accuracy",
-    "export": "export config contract parity accuracy serve",
+    "export": "export parity accuracy config contract serve",
     "config": "config contract serve",
     "contract": "contract",
     "parity": "parity",
@@ -84,7 +84,7 @@ class Project:
     def records(self, subject, reads=None):
         """What a build would keep: every step's inputs as they are, a digest made of them."""
         digests, records = {}, {}
-        for step in steps_of(subject.model):
+        for step in steps_of(subject):
             inputs = inputs_of(step, subject, digests)
             digests[step.name] = digest_of(inputs)
             seen = {key: subject.now.of(key) for key in reads or () if step.runs_user_code}
@@ -98,6 +98,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(keys, "own_version", lambda: "0.1.0+same")
     monkeypatch.setattr(keys, "_host", lambda: {"host:cpu": "A CPU", "host:machine": "x86_64"})
     monkeypatch.setattr(keys, "_triton", lambda *places: "Triton 1")
+    monkeypatch.setattr(keys, "unavailable", lambda variant: None)
     monkeypatch.setenv("FLAVOUR", "vanilla")
     return Project(tmp_path)
 
@@ -106,10 +107,10 @@ def wanted(subject, records):
     return {decision.step for decision in decide(subject, records) if decision.record is None}
 
 
-def following(steps, model):
+def following(steps, subject):
     """These steps and all that follow, of those that the model has."""
     all_of_them = {name for step in steps.split() for name in WITH_WHAT_FOLLOWS[step].split()}
-    return all_of_them & {step.name for step in steps_of(model)}
+    return all_of_them & {step.name for step in steps_of(subject)}
 
 
 def reasons(subject, records):
@@ -118,7 +119,7 @@ def reasons(subject, records):
 
 def check(subject, records, steps, reason=None):
     """Exactly these steps and those after them run; each of these says the reason."""
-    assert wanted(subject, records) == following(steps, subject.model)
+    assert wanted(subject, records) == following(steps, subject)
     said = {decision.step: decision.why for decision in decide(subject, records)}
     for step in steps.split():
         if step in said and not any("will run" in why for why in said[step]):
@@ -147,7 +148,7 @@ def test_nothing_is_kept_and_everything_runs(project):
     said = {decision.step: decision.why for decision in decisions}
     assert said["source"] == ("it has not run yet",)
     assert said["serve"] == ("export and config and reference will run",)
-    assert content_of(decisions) is None
+    assert wanted_of(project.subject(), decisions) is None
 
 
 def test_force_runs_everything(project):
@@ -155,10 +156,20 @@ def test_force_runs_everything(project):
     assert {decision.why for decision in decisions} == {("--force",)}
 
 
-def test_every_stage_is_keyed_in_the_order_it_runs():
-    assert [step.name for step in STEPS] == [name for name, _ in STAGES]
-    for number, step in enumerate(STEPS):
-        assert set(step.after) <= {before.name for before in STEPS[:number]}
+EVERYTHING = {
+    "samples": {"python": "data.py:samples"},
+    "variants": ["onnx-fp32", "onnx-int8", "onnx-fp16", "tensorrt-rtx-int8"],
+    "serve": "fastest",
+}
+
+
+def test_every_stage_is_keyed_in_the_order_it_runs(project):
+    plain = steps_of(project.subject())
+    assert [step.name for step in plain] == WITH_WHAT_FOLLOWS["source"].replace("source ", "source samples ").split()
+    steps = steps_of(Subject("m", project.spec, _model(EVERYTHING), project.subject().now))
+    assert {step.stage for step in steps} == set(STAGES)
+    for number, step in enumerate(steps):
+        assert set(step.after) <= {before.name for before in steps[:number]}
 
 
 def test_an_older_result_is_found_again(project):
@@ -298,8 +309,6 @@ FIELDS = {
         "accuracy",
         "the spec: evaluate.max_drop 0.0 -> 0.5",
     ),
-    "variants": ({}, {"variants": ("onnx-fp16",)}, "export", 'the spec: variants ["onnx-fp32"] -> ["onnx-fp16"]'),
-    "serve": ({}, {"serve": "onnx-fp32"}, "export", 'the spec: serve null -> "onnx-fp32"'),
     "labels": ({"labels": {"y": "labels.txt"}}, {"labels": {}}, "config", None),
     "instances.count": (
         {"instances": {"count": 1}},
@@ -343,17 +352,115 @@ FIELDS = {
 }
 
 
+# The same for what only other variants have: (before, after, steps that run without those that follow).
+ALONE = {"variants": ["onnx-int8"], "samples": {"python": "data.py:samples"}}
+ENGINE = {"variants": ["onnx-fp32", "tensorrt-rtx-fp32"]}
+BOTH = {"variants": ["onnx-fp32", "onnx-fp16"], "serve": "fastest"}
+SEARCHED = "precision onnx-int8"
+
+
+def _engine(**engine):
+    return ENGINE | {"engine": engine}
+
+
+OF_VARIANTS = {
+    "variants": (ALONE, ALONE | {"variants": ["onnx-fp16"]}, None),
+    "required": (BOTH, BOTH | {"required": ["onnx-fp16"]}, ""),
+    "serve": (BOTH, BOTH | {"serve": "onnx-fp32"}, None),
+    "load.concurrency": (BOTH, BOTH | {"load": {"concurrency": 3}}, "choose"),
+    "load.latency_limit_ms": (BOTH, BOTH | {"load": {"latency_limit_ms": 3}}, "choose"),
+    "precision.io": (ALONE, ALONE | {"precision": {"io": "fp16"}}, SEARCHED),
+    "precision.calibration.python": (
+        ALONE | {"precision": {"calibration": {"python": "data.py:a"}}},
+        ALONE | {"precision": {"calibration": {"python": "data.py:b"}}},
+        SEARCHED,
+    ),
+    "precision.calibration.args": (
+        ALONE | {"precision": {"calibration": {"python": "data.py:a"}}},
+        ALONE | {"precision": {"calibration": {"python": "data.py:a", "args": {"k": 1}}}},
+        SEARCHED,
+    ),
+    "precision.calibrator": (ALONE, ALONE | {"precision": {"calibrator": "entropy"}}, SEARCHED),
+    "precision.percentile": (ALONE, ALONE | {"precision": {"percentile": 99.0}}, SEARCHED),
+    "precision.keep": (ALONE, ALONE | {"precision": {"keep": ["Softmax"]}}, SEARCHED),
+    "precision.recipes": (ALONE, ALONE | {"precision": {"recipes": {"onnx-int8": "vocab.txt"}}}, SEARCHED),
+    **{
+        f"agreement.{name}": (
+            ALONE,
+            ALONE | {"agreement": {name: 0.5}},
+            "precision onnx-int8, accuracy onnx-int8",
+        )
+        for name in ("cosine", "top1", "top1_in_top5", "spearman", "recall_at_10")
+    },
+    **{
+        f"engine.{name}": (ENGINE, _engine(**{name: value}), "engine tensorrt-rtx-fp32, config onnx-fp32, config")
+        for name, value in {
+            "gpu": ["sm86"],
+            "profiles": [{"x": {"min": [1, 2], "opt": [8, 2], "max": [8, 2]}}],
+            "workspace": "1GB",
+            "optimization_level": 2,
+            "version_compatible": True,
+            "hardware_compatibility": "ampere_plus",
+            "sparsity": True,
+            "refit": True,
+            "weight_streaming": True,
+            "plugins": ["vocab.txt"],
+            "dla_core": 1,
+            "timing_cache": "vocab.txt",
+        }.items()
+    },
+}
+
+
+def _with_all_that_follows(first, steps):
+    found = set()
+    for step in steps:
+        if step.name in first or found & set(step.after):
+            found.add(step.name)
+    return found
+
+
+@pytest.mark.parametrize("field", OF_VARIANTS)
+def test_a_field_for_variants_changes(project, field):
+    before, after, first = OF_VARIANTS[field]
+    subject, changed = (
+        Subject("torch", project.spec, _model(changes), fingerprints_of(project.spec, project.memory))
+        for changes in (before, after)
+    )
+    records = project.records(subject)
+    assert wanted(subject, records) == set()
+    if first is None:  # other steps than before: those that it had run no more
+        assert {step.name for step in steps_of(changed)} != {step.name for step in steps_of(subject)}
+        assert not wanted(changed, records) & {"source", "samples", "reference", "export", "parity"}
+        return
+    assert wanted(changed, records) == _with_all_that_follows(first.split(", "), steps_of(changed))
+
+
+def test_what_is_allowed_is_not_taken_for_what_is_within_the_limits(project):
+    strict, lax = (
+        Subject("torch", project.spec, _model(ALONE), project.subject().now, allow) for allow in (False, True)
+    )
+    assert "accuracy onnx-int8" in wanted(strict, project.records(lax))
+    assert "accuracy onnx-int8" in wanted(lax, project.records(strict))
+
+
+def test_the_recipe_that_is_replayed_changes(project):
+    project.write("recipe.yaml", "one")
+    model = _model(ALONE | {"precision": {"recipes": {"onnx-int8": "recipe.yaml"}}})
+    records = project.records(Subject("torch", project.spec, model, project.subject().now))
+    project.write("recipe.yaml", "two")
+    after = Subject("torch", project.spec, model, project.subject().now)
+    assert wanted(after, records) == _with_all_that_follows([SEARCHED], steps_of(after))
+
+
 def test_every_field_of_the_spec_is_in_the_table():
     """A new field: say in FIELDS what it changes, and key it in builder/incremental/keys.py."""
-    assert sorted(FIELDS) == sorted(_leaves(ModelSpec))
+    assert sorted([*FIELDS, *OF_VARIANTS]) == sorted(_leaves(ModelSpec))
     assert sorted(Spec.model_fields) == ["models", "path", "repository", "server"]
 
 
 def _model(changes):
-    """The model with these fields; what a spec cannot say yet (a second variant) is put in unchecked."""
-    unchecked = {key: changes[key] for key in ("variants",) if key in changes}
-    plain = {key: value for key, value in changes.items() if key not in unchecked}
-    return ModelSpec.model_validate(TORCH | plain).model_copy(update=unchecked)
+    return ModelSpec.model_validate(TORCH | changes)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -364,7 +471,7 @@ def test_a_field_of_the_spec_changes(project, field):
         for changes in (before, after)
     )
     records = project.records(subject)
-    assert wanted(changed, records) == following(steps, changed.model)
+    assert wanted(changed, records) == following(steps, changed)
     if reason is not None:
         check(changed, records, steps, reason)
     assert wanted(subject, records) == set()
@@ -373,9 +480,9 @@ def test_a_field_of_the_spec_changes(project, field):
 def test_a_metric_or_samples_that_come_and_go(project):
     full = project.subject()
     without = Subject("torch", project.spec, _model({"samples": None, "evaluate": None}), full.now)
-    assert wanted(without, project.records(full)) == following("samples", without.model)
-    assert wanted(full, project.records(without)) == following("samples baseline", full.model)
-    assert {step.name for step in steps_of(without.model)} == set(WITH_WHAT_FOLLOWS) - {"baseline", "accuracy"}
+    assert wanted(without, project.records(full)) == following("samples", without)
+    assert wanted(full, project.records(without)) == following("samples baseline", full)
+    assert {step.name for step in steps_of(without)} == set(WITH_WHAT_FOLLOWS) - {"baseline", "accuracy"}
 
 
 def test_the_server_that_it_is_for_counts_by_the_opset_it_takes(project):
@@ -483,7 +590,7 @@ def test_a_link_leads_elsewhere(project):
 
 def test_a_label_file_is_added(project):
     before = Subject("torch", project.spec, _model({"labels": {}}), fingerprints_of(project.spec))
-    assert wanted(project.subject(), project.records(before)) == following("config", before.model)
+    assert wanted(project.subject(), project.records(before)) == following("config", before)
     assert "labels.txt is named now" in reasons(project.subject(), project.records(before))
 
 
@@ -522,7 +629,7 @@ def test_what_builds_write_is_no_dependency_whatever_a_glob_says(project):
     assert wanted(again, records) == set()
     project.write("unrelated.txt", "changed")
     changed = Subject("torch", project.spec, model, fingerprints_of(project.spec))
-    assert wanted(changed, records) == following(USERS_CODE, model)
+    assert wanted(changed, records) == following(USERS_CODE, changed)
 
 
 def test_a_module_that_is_named_without_a_file_counts_by_where_it_is(project, monkeypatch):
@@ -593,7 +700,7 @@ TOOLS = {
 
 def _keyed_tools(project):
     subjects = [project.subject(model) for model in MODELS]
-    inputs = [step.inputs(subject) for subject in subjects for step in steps_of(subject.model)]
+    inputs = [step.inputs(subject) for subject in subjects for step in steps_of(subject)]
     return {key.removeprefix("tool:") for each in inputs for key in each if key.startswith("tool:")}
 
 

@@ -1,0 +1,149 @@
+"""What a precision is judged by: held-out samples, fp32's answers to them, the user's metric, and the limits.
+
+Samples are split in two: one half calibrates and ranks, the other says whether a variant holds its accuracy, so that a
+range that fits the calibration samples alone is found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from builder.agreement import DEFAULTS, DROP, LARGEST_BATCH, AgreementJudge
+from builder.errors import CalibrationError
+from builder.numerics import Array
+from builder.reference import OnnxRunner, Runner
+from builder.samples import Samples, rows_of, stacked
+from builder.spec import ModelSpec, Spec
+from builder.tensors import TensorSpec
+from builder.verify.accuracy import measure
+
+Feeds = Callable[[], Iterator[Mapping[str, Array]]]
+_SCORES = {
+    "cosine": "cosine",
+    "top1": "top1",
+    "top1_in_top5": "top1 in top5",
+    "spearman": "spearman",
+    "recall_at_10": "recall@10",
+}
+"""Keys of the spec's ``agreement``, and the scores they are limits of."""
+
+
+class Judging:
+    """Judges of one model, and what calibrates it.
+
+    Args:
+        spec: the spec.
+        model: its entry there.
+        samples: what there is to ask.
+        export: the fp32 graph, whose answers are right.
+        baseline: the metric's value on the original; None where there is no metric.
+        before_metric: called before the metric is measured.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        model: ModelSpec,
+        samples: Samples,
+        export: Path,
+        baseline: float | None,
+        before_metric: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spec, self._model, self._samples = spec, model, samples
+        self._export, self._baseline, self._before_metric = export, baseline, before_metric
+        self._calibration, self._held_out = samples.split()
+
+    def limits(self, precision: str, reference: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+        """By score: the spec's own, the metric's, and the defaults of the precision where there is neither."""
+        asked = self._model.agreement.model_dump(exclude_none=True)
+        limits = {_SCORES[key]: float(value) for key, value in asked.items()}
+        if self._model.evaluate is not None:
+            limits[DROP] = self._model.evaluate.max_drop
+        return limits or DEFAULTS[precision].as_limits(reference)
+
+    def judge(self, precision: str) -> AgreementJudge:
+        """The one that decides: samples that nothing was calibrated with, and the metric.
+
+        Raises:
+            AccuracyError: a limit on a score that these samples cannot give.
+        """
+        requests, reference = self._asked(self._held_out)
+        metric = self._metric if self._model.evaluate is not None else None
+        limits = self.limits(precision, reference)
+        largest = self._largest_batch()
+        return AgreementJudge(
+            requests, reference, limits, metric, metric_reference=self._baseline or 0.0, batch=largest
+        )
+
+    def quick(self, precision: str, count: int) -> AgreementJudge:
+        """One for ranking: calibration samples, and no metric."""
+        requests, reference = self._asked(self._calibration[:count])
+        limits = DEFAULTS[precision].as_limits(reference) if reference else {}
+        return AgreementJudge(requests, reference, limits, batch=self._largest_batch())
+
+    def feeds(self) -> Iterator[Mapping[str, Array]]:
+        """Calibration requests, one sample each: the user's own stream, or half of the samples.
+
+        Raises:
+            CalibrationError, SampleError: the stream gave none, or one that does not fit.
+        """
+        calibration = self._model.precision.calibration
+        if calibration is None:
+            yield from (self._samples.batch(1, start=index) for index in self._calibration)
+            return
+        count = 0
+        for row in rows_of(calibration, self._spec, self._samples.interface, what="calibration"):
+            count += 1
+            yield stacked([row], self._samples.interface)
+        if not count:
+            raise CalibrationError(
+                f"calibration {calibration.python} gave no sample",
+                expected="at least one {input name: array}",
+                got="none",
+                fix="return real inputs; without `calibration`, half of the `samples` are taken",
+            )
+
+    def _metric(self, runner: Runner) -> float:
+        self._before_metric()
+        return measure(self._spec, self._model, runner)
+
+    def _largest_batch(self) -> int:
+        batches = self._samples.interface.batches and self._model.batch.max > 0
+        return min(LARGEST_BATCH, self._model.batch.max) if batches else 1
+
+    def _asked(self, indices: Sequence[int]) -> tuple[list[Mapping[str, Array]], list[Mapping[str, Array]]]:
+        requests: list[Mapping[str, Array]] = [self._samples.batch(1, start=index) for index in indices]
+        with OnnxRunner(self._export) as runner:
+            reference: list[Mapping[str, Array]] = [runner(request) for request in requests]
+        return requests, reference
+
+
+class CastRunner:
+    """An artifact that takes or gives half precision, asked and heard in fp32.
+
+    Args:
+        runner: the artifact.
+        inputs: its input tensors.
+        outputs: those of the original.
+    """
+
+    def __init__(self, runner: Runner, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+        self._runner = runner
+        self._inputs = {tensor.name: tensor.dtype.numpy for tensor in inputs}
+        self._outputs = {tensor.name: tensor.dtype.numpy for tensor in outputs}
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Ask it."""
+        answers = self._runner(cast(inputs, self._inputs))
+        return cast(answers, self._outputs)
+
+
+def cast(arrays: Mapping[str, Array], dtypes: Mapping[str, str | None]) -> dict[str, Array]:
+    """Floating point arrays in the types that are wanted; what is no float, or fits, as it is."""
+    return {
+        name: array.astype(wanted)
+        if (wanted := dtypes.get(name)) and array.dtype.kind == "f" and array.dtype != wanted
+        else array
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,310 @@
+"""The stages that only variants beyond fp32 have: precision, its judgement, engines, and the choice of the fastest."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder.agreement import DROP, Verdict
+from builder.artifact import EXTERNAL_DATA_SUFFIX, Artifact, artifact_of
+from builder.building import Build, Result, made_result, seed
+from builder.errors import AccuracyError, PrecisionError, RecipeError
+from builder.host import tool_versions
+from builder.incremental.cache import digest_of
+from builder.incremental.keys import artifact_step, name_of
+from builder.judging import CastRunner, Judging
+from builder.precision.recipe import Recipe, read_recipe
+from builder.reference import OnnxRunner, Runner
+from builder.releases import PINNED_RELEASE, check_engine_fits
+from builder.tensors import Interface, TensorSpec
+from builder.variants import VARIANTS, Variant, is_servable
+from serving.dtypes import BY_NAME
+from serving.terminal import parse_size
+
+_TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
+_QUICK_SAMPLES = 64
+_TIMED_REQUESTS = 5
+_TIMED_S = 0.05
+
+
+def judging_of(build: Build) -> Judging:
+    """What the variants of a model are judged by."""
+    model = build.subject.model
+    value = float(build.kept["baseline"].data["value"]) if model.evaluate else None
+    return Judging(build.subject.spec, model, build.samples, build.export.path, value, lambda: seed(model))
+
+
+def prepared_of(build: Build) -> Path:
+    """The graph that recipes name nodes of; made once for all variants."""
+    from builder.precision.prepare import prepared
+
+    path = build.folder("prepared") / "model.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prepared(build.export.path, path)
+    return path
+
+
+def precision(build: Build, of: str) -> Result:
+    """Bring the exported graph to a variant's precision: by the recipe that the user names, or by a search.
+
+    Raises:
+        PrecisionError: no recipe holds the accuracy, and the user did not allow a drop.
+        RecipeError: the user's recipe does not fit.
+    """
+    from builder.precision.apply import apply
+
+    variant, model = VARIANTS[of], build.subject.model
+    to = build.folder(f"precision {of}") / "model.onnx"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    judging, graph = judging_of(build), prepared_of(build)
+    file = model.precision.recipes.get(of)
+    if file is not None:
+        recipe = _recipe(build.subject.spec.folder / file, variant)
+        apply(recipe, graph, to, feeds=judging.feeds)
+        searched: dict[str, Any] = {"replayed": file}
+    else:
+        recipe, searched = _searched(build, variant, judging, graph, to)
+    data = [to.name + EXTERNAL_DATA_SUFFIX] if to.with_name(to.name + EXTERNAL_DATA_SUFFIX).exists() else []
+    made = artifact_of(
+        to,
+        precision=variant.precision,
+        interface=_interface(build.export.interface, recipe),
+        tools={**build.export.tools, **tool_versions(*_TOOLS)},
+        data=data,
+        notes=(*build.export.notes, *_notes(recipe, searched)),
+    )
+    return made_result(made, recipe=recipe.as_dict(), search=searched)
+
+
+def _recipe(path: Path, variant: Variant) -> Recipe:
+    recipe = read_recipe(path)
+    if recipe.precision != variant.precision:
+        raise RecipeError(
+            f"the recipe is not for {variant.name}",
+            where=str(path),
+            expected=f"precision: {variant.precision}",
+            got=f"precision: {recipe.precision}",
+            fix="name it under the variant it was written for, in `precision.recipes`",
+        )
+    return recipe
+
+
+def _searched(build: Build, variant: Variant, judging: Judging, graph: Path, to: Path) -> tuple[Recipe, dict[str, Any]]:
+    from builder.precision.search import search
+
+    asked = build.subject.model.precision
+    folder = build.cache.folder / "search" / build.subject.name / variant.name
+    folder.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"io": asked.io} if variant.precision in ("fp16", "bf16") else {}
+    if variant.precision == "int8" and asked.calibrator != "auto":
+        options["calibrator"] = asked.calibrator
+        options |= {"percentile": asked.percentile} if asked.calibrator == "percentile" else {}
+    judge = judging.judge(variant.precision)
+    try:
+        found = search(
+            graph,
+            to,
+            precision=variant.precision,
+            target=variant.target,
+            feeds=judging.feeds,
+            judge=judge,
+            quick=judging.quick(variant.precision, _QUICK_SAMPLES),
+            time_one=lambda path: _latency_us(build, path),
+            minutes=build.work.search_minutes,
+            folder=folder,
+            reporter=build.reporter,
+            keep=asked.keep,
+            options=options,
+        )
+    except PrecisionError as error:
+        best = getattr(error, "best", None)
+        if best is None or not build.subject.allow_drop:
+            raise
+        found = best
+    return found.recipe, found.as_dict()
+
+
+def _notes(recipe: Recipe, searched: dict[str, Any]) -> Iterator[str]:
+    kept = f", {len(recipe.keep)} nodes in float" if recipe.keep else ""
+    yield f"{recipe.precision} by {recipe.method}{kept}"
+    if searched.get("complete") is False:
+        yield "fallback: the search was out of time; more --search-minutes may find a faster recipe"
+
+
+def _interface(interface: Interface, recipe: Recipe) -> Interface:
+    """The tensors of what a recipe makes: those of the original, in half precision where that is asked for."""
+    if recipe.options.get("io", "fp32") != "fp16":
+        return interface
+    half = BY_NAME["float16"]
+
+    def halved(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(dataclasses.replace(t, dtype=half) if t.dtype.name == "float32" else t for t in tensors)
+
+    return Interface(halved(interface.inputs), halved(interface.outputs))
+
+
+def _latency_us(build: Build, path: Path) -> float:
+    """Median time of one request of one sample, on one thread."""
+    request = build.samples.batch(1)
+    times: list[float] = []
+    with OnnxRunner(path, threads=1) as runner:
+        runner(request)
+        began = time.perf_counter()
+        while len(times) < _TIMED_REQUESTS or time.perf_counter() - began < _TIMED_S:
+            started = time.perf_counter()
+            runner(request)
+            times.append((time.perf_counter() - started) * 1e6)
+    return float(np.median(times))
+
+
+@contextlib.contextmanager
+def runner_of(build: Build, variant: Variant) -> Iterator[Runner]:
+    """A variant's graph in this machine's ONNX Runtime, asked and heard in fp32.
+
+    The CPU has no arithmetic in bfloat16: such a graph is run in fp32 with every value rounded to it.
+    """
+    record = build.kept[f"precision {variant.name}"]
+    artifact = build.made_by(f"precision {variant.name}")
+    path = artifact.path
+    if variant.precision == "bf16":
+        from builder.precision.half import emulated
+
+        path = build.folder("emulated", variant.name) / "model.onnx"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            emulated(prepared_of(build), path, precision="bf16", keep=record.data["recipe"]["keep"])
+    # What a GPU computes exactly, this CPU's integer kernels may not: 16 bits hold too little without VNNI.
+    with OnnxRunner(path, lean=variant.target != "cpu") as runner:
+        yield CastRunner(runner, artifact.interface.inputs, build.export.interface.outputs)
+
+
+def accuracy(build: Build, of: str) -> Result:
+    """The gate: a variant that is out of its budget goes no further, unless the user allows it.
+
+    Raises:
+        AccuracyError: naming the metric, by how much, the nodes to blame, and what to try.
+    """
+    variant = VARIANTS[of]
+    judge = judging_of(build).judge(variant.precision)
+    with runner_of(build, variant) as runner:
+        verdict = judge(runner)
+    if verdict.failed and not build.subject.allow_drop:
+        raise _refused(build, of, verdict)
+    data: dict[str, Any] = {"agreement": verdict.as_dict(), "allowed": list(verdict.failed)}
+    evaluate = build.subject.model.evaluate
+    if evaluate is not None:
+        reference = float(build.kept["baseline"].data["value"])
+        value = reference - verdict.scores[DROP]
+        data |= {"metric": evaluate.python, "reference": reference, "value": value, "max_drop": evaluate.max_drop}
+    return Result(data)
+
+
+def _refused(build: Build, of: str, verdict: Verdict) -> AccuracyError:
+    search = build.kept[f"precision {of}"].data["search"]
+    blamed = ", ".join(f"{node} ({cost:.3g})" for node, cost in search.get("blamed", [])[:5])
+    limits = ", ".join(f"{name} {limit:g}" for name, limit in verdict.limits.items())
+    scores = ", ".join(f"{name} {verdict.scores[name]:.6g}" for name in verdict.limits)
+    return AccuracyError(
+        f"{of} does not hold its accuracy: {'; '.join(verdict.failed)}",
+        expected=f"{limits} on samples that it was not calibrated with",
+        got=scores + (f"; most is lost at {blamed}" if blamed else ""),
+        fix="take the recipe out of `precision.recipes` to search again, add `precision.keep`, more samples, or raise "
+        "the limit; --allow-accuracy-drop publishes it as it is",
+    )
+
+
+def engine(build: Build, of: str) -> Result:
+    """Build the engine of a variant: one file for each compute capability, or one for all of them ahead of time.
+
+    Raises:
+        EngineError, UnavailableError: as :func:`builder.engine.engine_from_onnx`, or the server could not load it.
+    """
+    from builder.engine import EngineOptions, describe_engine, engine_file, engine_from_onnx, profiles_of
+
+    variant, subject = VARIANTS[of], build.subject
+    asked, batch = subject.model.engine, subject.model.batch
+    source = build.made_by(name_of("precision", of)) if variant.precision != "fp32" else build.export
+    graph = source.path if variant.precision != "fp32" else prepared_of(build)
+    explicit = [{name: shapes.model_dump() for name, shapes in profile.items()} for profile in asked.profiles]
+    options = EngineOptions(
+        gpus=asked.gpu,
+        profiles=profiles_of(
+            source.interface,
+            max_batch=batch.max if source.interface.batches else 0,
+            preferred=batch.preferred,
+            explicit=explicit,
+            typical=build.kept["samples"].data["sizes"],
+            where=f"models.{subject.name}.engine.profiles",
+        ),
+        workspace_bytes=parse_size(asked.workspace) if asked.workspace else None,
+        optimization_level=asked.optimization_level,
+        version_compatible=asked.version_compatible,
+        hardware_compatibility=asked.hardware_compatibility,
+        sparsity=asked.sparsity,
+        refit=asked.refit,
+        weight_streaming=asked.weight_streaming,
+        plugins=tuple(str(subject.spec.folder / file) for file in asked.plugins),
+        dla_core=asked.dla_core,
+    )
+    folder = build.folder(f"engine {of}")
+    own = subject.spec.folder / asked.timing_cache if asked.timing_cache else build.cache.folder / "timing"
+    built = engine_from_onnx(graph, folder / "model.plan", kind=variant.target, options=options, timing_cache=own)
+    if is_servable(variant):
+        check_engine_fits(
+            subject.spec.server or PINNED_RELEASE,
+            variant.target,
+            built.version,
+            version_compatible=asked.version_compatible,
+        )
+        built.path.rename(file := folder / engine_file(built.capabilities[0]))
+    else:
+        file = built.path
+    made = Artifact(
+        path=file,
+        format="plan",
+        precision=variant.precision,
+        interface=source.interface,
+        sha256={file.name: built.sha256},
+        size_bytes=built.size_bytes,
+        tools={**source.tools, variant.target: built.version},
+        notes=(*source.notes, *built.notes),
+    )
+    return made_result(made, engine=describe_engine(built))
+
+
+def choose(build: Build) -> Result:
+    """Measure the variants that were verified, and choose the fastest; the evidence goes into the manifest.
+
+    Raises:
+        BuildError: none could be measured.
+    """
+    from builder.choice import Entrant
+    from builder.choose import choose as fastest
+
+    entrants, model = [], build.subject.model
+    for name in build.published:
+        if not name:
+            continue
+        variant = VARIANTS[name]
+        accuracy = build.kept.get(name_of("accuracy", name))
+        score = float(accuracy.data["agreement"]["margin"]) if accuracy else 1.0
+        entrants.append(Entrant(name, build.name_of(name), score, build.artifact(variant).size_bytes))
+    limit = model.load.latency_limit_ms
+    choice = fastest(
+        build.endpoint(),
+        entrants,
+        inputs=[case.inputs for case in build.answers.together],
+        latency_limit_us=round(limit * 1000) if limit is not None else None,
+        concurrency=model.load.concurrency,
+        folder=build.folder("choose"),
+        reporter=build.reporter,
+    )
+    chosen = build.kept[artifact_step(choice.variant)]
+    return Result(choice.as_dict(), digest=digest_of([choice.variant, chosen.digest]))

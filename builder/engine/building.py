@@ -29,8 +29,6 @@ _CODE = (
 )
 _SHOWN = 8
 _ERROR_MARKS = ("[E]", "[!]")
-# Without a driver TensorRT-RTX builds well, and says about CUDA what it says at every turn.
-_NOISE = ("ModelImporter.cpp:1", "catchCudaError", "ScopedCudaStream", "getCurrentCC", "In function")
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,7 @@ def _failed(job: Mapping[str, Any], result: Mapping[str, Any], log: Path) -> Eng
     parts = dict(result["error"])
     if result["class"] == "UnavailableError":
         return UnavailableError(parts.pop("what"), **parts)
-    said = "\n".join(error_lines(log))
+    said = "\n".join(line for line in error_lines(log) if line not in parts["got"])
     if result["class"] == "Foreign":
         title = LIBRARIES[job["kind"]].title
         return EngineError(
@@ -178,13 +176,13 @@ def _failed(job: Mapping[str, Any], result: Mapping[str, Any], log: Path) -> Eng
             got=said or parts["got"],
             fix=_advice(said) + f"the whole log: {log}",
         )
-    if said and "\n" not in said and said in parts["got"]:
-        said = ""
     parts["got"] = "\n".join(part for part in (parts["got"], said) if part)
     return EngineError(parts.pop("what"), **parts)
 
 
 def _advice(said: str) -> str:
+    if "Turing" in said:
+        return "take sm75 out of `gpu`, or build a graph whose float32 part is fp16; "
     if "workspace" in said:
         return "raise `workspace` under `engine`, or take it out; "
     if "out of memory" in said.lower():
@@ -212,7 +210,7 @@ def error_lines(log: Path) -> list[str]:
     """The last lines of a log that the library marked as errors, each once, without those that say nothing."""
     found: dict[str, None] = {}
     for line in _read(log):
-        if line.startswith(_ERROR_MARKS) and not any(noise in line for noise in _NOISE):
+        if line.startswith(_ERROR_MARKS) and not any(noise in line for noise in tensorrt.NOISE):
             found[line[3:].strip()] = None
     return list(found)[-_SHOWN:]
 

@@ -61,8 +61,8 @@ def resolve_targets(kind: str, names: Iterable[str], *, where: str = "engine.gpu
 
     Args:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        names: as the spec has them; none at all gives none for ``tensorrt`` (the GPU that is there) and all that can
-            be built ahead of time for ``tensorrt-rtx``.
+        names: as the spec has them; none at all gives none for ``tensorrt`` (the GPU that is there) and, for
+            ``tensorrt-rtx``, all that can be built ahead of time but Turing, which has no float32 products there.
         where: the place they were written.
 
     Raises:
@@ -80,7 +80,8 @@ def resolve_targets(kind: str, names: Iterable[str], *, where: str = "engine.gpu
             got=shown,
             fix=f"take it out of `gpu`, or build a `tensorrt-*` variant on a machine with {wanted[refused[0]]}",
         )
-    return tuple(sorted(wanted or able, key=as_pair))
+    usual = [capability for capability in able if capability not in _data()["ahead_of_time"]["only_by_name"]]
+    return tuple(sorted(wanted or usual, key=as_pair))
 
 
 def ahead_of_time(kind: str) -> tuple[str, ...]:

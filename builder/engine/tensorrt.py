@@ -25,6 +25,8 @@ from builder.errors import EngineError, UnavailableError, describe
 
 _DTYPES = {"float": "float32", "half": "float16", "bf16": "bfloat16", "fp8": "float8"}
 _NOT_COMPUTED = ("CONSTANT", "SHAPE")
+# Where the parser was, and what is said about CUDA at every turn where there is no driver.
+NOISE = ("ModelImporter.cpp:1", "catchCudaError", "ScopedCudaStream", "getCurrentCC", "In function")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _load_plugins(plugins: tuple[str, ...]) -> None:
 
 
 def _parsed(trt: Any, job: Job) -> tuple[Any, Any, Any]:
-    from polygraphy.backend.trt import CreateNetwork
+    from polygraphy.backend.trt import CreateNetwork, SetDecomposableAttentions
     from polygraphy.backend.trt.util import get_trt_logger
 
     typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")  # else there is no other kind any more
@@ -185,6 +187,8 @@ def _parsed(trt: Any, job: Job) -> tuple[Any, Any, Any]:
     is_read = parser.parse_from_file(str(job.source))
     if not is_read or parser.num_errors or not network.num_outputs:  # noise is read as an empty graph
         raise _parser_error(trt, job, [parser.get_error(index) for index in range(parser.num_errors)])
+    if hasattr(trt.LayerType, "ATTENTION_INPUT"):  # where no one kernel does all of it (float32), several may
+        SetDecomposableAttentions((builder, network, parser))()
     return builder, network, parser  # the parser owns the weights: it must outlive the network
 
 
@@ -208,7 +212,8 @@ def _parser_line(error: Any) -> str:
     """``/conv1 (Conv): UNSUPPORTED_NODE``, with the reason where it gives one."""
     name = error.node_name() if hasattr(error, "node_name") else ""
     operator = error.node_operator() if hasattr(error, "node_operator") else ""
-    reason = error.desc().strip()
+    said = [line.strip() for line in error.desc().splitlines()]
+    reason = "; ".join(line for line in said if line and not any(noise in line for noise in NOISE))
     reason = reason.rpartition('&& "')[2].rstrip('"') if '&& "' in reason else reason
     code = str(error.code()).rpartition(".")[2]
     place = f"{name or f'node {error.node()}'} ({operator})" if operator or name else "the file"

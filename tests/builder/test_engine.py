@@ -63,7 +63,8 @@ def test_a_gpu_like_nothing_known_says_how_to_ask():
 def test_targets_are_in_order_and_once():
     assert resolve_targets("tensorrt", ["l4", "sm86", "a10", "h100"]) == ("8.6", "8.9", "9.0")
     assert resolve_targets("tensorrt", []) == ()
-    assert resolve_targets("tensorrt-rtx", []) == ahead_of_time("tensorrt-rtx")
+    assert resolve_targets("tensorrt-rtx", []) == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert resolve_targets("tensorrt-rtx", ["t4"]) == ("7.5",) == ahead_of_time("tensorrt-rtx")[:1]
 
 
 def test_what_cannot_be_built_ahead_of_time():

@@ -167,6 +167,28 @@ def test_a_profile_that_does_not_fit_the_graph(plain, tmp_path):
     assert "[-1, 16] in the graph and [1, 17]" in refusal(plain, tmp_path / "a.plan", profiles=(wide,))
 
 
+def test_turing_takes_half_and_says_what_it_does_not_take(plain, half, tmp_path):
+    text = refusal(plain, tmp_path / "a.plan", gpus=("t4", "sm86"))
+    assert "FP32 GEMM is not supported" in text and "take sm75 out of `gpu`" in text
+    given = options(gpus=("t4", "sm86"))
+    built = engine_from_onnx(half, tmp_path / "b.plan", kind="tensorrt-rtx", options=given)
+    assert built.capabilities == ("7.5", "8.6")
+
+
+def test_attention_in_float32_is_put_together_out_of_several_kernels(tmp_path):
+    """ONNX's Attention has one kernel in half precision, none in float32."""
+    nodes = [helper.make_node("Attention", ["q", "k", "v"], ["y"], name="attention")]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2, 8, 16]) for name in "qkvy"]
+    model = helper.make_model(helper.make_graph(nodes, "graph", info[:3], info[3:]), ir_version=11)
+    model.opset_import[0].version = 23
+    onnx.save(model, tmp_path / "attention.onnx")
+    profile = dict.fromkeys("qkv", ((1, 2, 8, 16), (4, 2, 8, 16), (8, 2, 8, 16)))
+    built = engine_from_onnx(
+        tmp_path / "attention.onnx", tmp_path / "a.plan", kind="tensorrt-rtx", options=options(profiles=(profile,))
+    )
+    assert built.size_bytes > 1000
+
+
 def test_plugins(plain, tmp_path):
     assert "a plugin is not there" in refusal(plain, tmp_path / "a.plan", plugins=("/nowhere/mine.so",))
     broken = tmp_path / "broken.so"

@@ -96,9 +96,9 @@ def fold_batch_norms(model: Any) -> None:
         conv.replace_input_with(1, folded)
         conv.replace_input_with(2, added)
         norm.outputs[0].replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
-        if norm.outputs[0].name in {value.name for value in model.graph.outputs}:
-            conv.outputs[0].name = norm.outputs[0].name
         model.graph.remove(norm, safe=True)
+        old, new = norm.outputs[0], conv.outputs[0]
+        new.name, new.shape, new.type = old.name, old.shape, old.type
     maker.drop_unused()
 
 
@@ -134,7 +134,8 @@ def infer_types(model: Any) -> None:
     """Types and shapes of all inner values anew: those in the file may be left over from before it was changed."""
     from onnx_ir.passes.common import ShapeInferencePass
 
-    ends = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    ends = {id(value): value for value in (*model.graph.inputs, *model.graph.outputs)}
+    promised = [(value, value.shape, value.type) for value in ends.values()]
     inner = [output for node in model.graph.all_nodes() for output in node.outputs if id(output) not in ends]
     before = [(value.shape, value.dtype) for value in inner]
     for value in inner:
@@ -143,3 +144,5 @@ def infer_types(model: Any) -> None:
     for value, (_, dtype) in zip(inner, before, strict=True):
         if value.dtype is None and dtype is not None:
             value.dtype = dtype  # an operator that onnx does not know; its type was right, or the file did not load
+    for value, shape, kind in promised:
+        value.shape, value.type = shape, kind

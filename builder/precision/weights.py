@@ -44,7 +44,16 @@ class Settings:
 
 def quantizable(model: Any, settings: Settings, keep: Iterable[str] = ()) -> list[Any]:
     """The nodes whose weights would be in integers, in the order of the graph."""
-    return dynamic.quantizable(model, dynamic.Settings(op_types=settings.op_types), keep)
+    found = dynamic.quantizable(model, dynamic.Settings(op_types=settings.op_types), keep)
+    return [node for node in found if node.op_type == "Gather" or _is_smaller(node, settings)]
+
+
+def _is_smaller(node: Any, settings: Settings) -> bool:
+    """Whether a weight shrinks: one of few rows would be filled up to a whole block."""
+    transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
+    rows = int(node.inputs[1].const_value.shape[1 if transposed else 0])
+    count = -(-rows // settings.block_size)
+    return bool(count * (settings.block_size * settings.bits // 8 + 4) < rows * 4)
 
 
 def quantize(model: Any, settings: Settings, keep: Iterable[str] = ()) -> int:

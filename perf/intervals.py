@@ -1,8 +1,9 @@
 """How sure a comparison of a few noisy measurements is: bootstrap intervals, widened for small numbers of them.
 
 Measurements of one round are a pair: what slows the machine down for a moment slows both. So whole rounds are drawn.
-A bootstrap of few values is too narrow (of three equal pairs, one in four would be told apart); it is widened by what
-Student's t asks for at that number, on the scale of logarithms, as speeds differ by factors.
+A bootstrap of few values is too narrow: with three rounds, one of four pairs of equal models would be told apart. So it
+is widened by what Student's t asks for at that number, and made as wide on both sides; all on the scale of logarithms,
+as speeds differ by factors.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def _interval(value: float, resampled: NDArray[np.float64], count: int) -> Inter
     if count == 1:
         return Interval(0.0, value, math.inf)
     low, high = (float(end) for end in np.percentile(resampled, (LOW_PERCENT, HIGH_PERCENT)))
-    wider = _widening(count)
-    return Interval(value * (low / value) ** wider, value, value * (high / value) ** wider)
+    # The larger of both sides, for both: with few values the median often is one of the ends that can be drawn.
+    factor = max(value / low, high / value, 1.0) ** _widening(count)
+    return Interval(value / factor, value, value * factor)
 
 
 def _widening(count: int) -> float:

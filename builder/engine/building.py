@@ -18,6 +18,7 @@ from builder.artifact import sha256_of
 from builder.engine import tensorrt
 from builder.engine.device import Gpu, gpus
 from builder.engine.library import LIBRARIES, available, check_version, library_version
+from builder.engine.network import NOISE
 from builder.engine.options import EngineOptions, Profile
 from builder.engine.targets import as_pair, capability_of, resolve_targets, sm_name
 from builder.engine.timing_cache import Origin, sign, timing_cache
@@ -210,7 +211,7 @@ def error_lines(log: Path) -> list[str]:
     """The last lines of a log that the library marked as errors, each once, without those that say nothing."""
     found: dict[str, None] = {}
     for line in _read(log):
-        if line.startswith(_ERROR_MARKS) and not any(noise in line for noise in tensorrt.NOISE):
+        if line.startswith(_ERROR_MARKS) and not any(noise in line for noise in NOISE):
             found[line[3:].strip()] = None
     return list(found)[-_SHOWN:]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from builder.errors import EngineError
@@ -68,6 +69,27 @@ class EngineOptions:
         return EngineOptions(
             **{**data, "profiles": profiles, "gpus": tuple(data["gpus"]), "plugins": tuple(data["plugins"])}
         )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process is to build.
+
+    Attributes:
+        kind: ``tensorrt`` or ``tensorrt-rtx``.
+        source: the ONNX file.
+        to: where the engine goes.
+        options: how it is built; ``gpus`` are compute capabilities by now.
+        cache: the timing cache, which may not exist yet.
+        cache_is_users: whether the user named that file, so that it must not be passed over.
+    """
+
+    kind: str
+    source: Path
+    to: Path
+    options: EngineOptions
+    cache: Path | None = None
+    cache_is_users: bool = False
 
 
 def profile_from(data: Mapping[str, Any]) -> Profile:

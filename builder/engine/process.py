@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.engine import tensorrt
-from builder.engine.options import EngineOptions
+from builder.engine.options import EngineOptions, Job
 from builder.errors import EngineError, UnavailableError, describe
 from serving.errors import TritonRepoError
 
@@ -31,7 +31,7 @@ def _result(data: dict[str, Any]) -> dict[str, Any]:
     try:
         _log_everything()
         return tensorrt.build(
-            tensorrt.Job(
+            Job(
                 kind=data["kind"],
                 source=Path(data["source"]),
                 to=Path(data["to"]),

@@ -70,7 +70,9 @@ def _static(recipe: Recipe, prepared: Path, to: Path, calibration: Calibration |
     ranges = measured.ranges(
         wanted, recipe.options.get("calibrator", "minmax"), float(recipe.options.get("percentile", 99.99))
     )
-    _something(static.quantize(model, ranges, settings, recipe.keep), recipe, prepared, settings.op_types)
+    means = measured.means(static.channels(model, settings)) if settings.bias_correction else None
+    count = static.quantize(model, ranges, settings, recipe.keep, means)
+    _something(count, recipe, prepared, settings.op_types)
     graphs.save(model, to)
 
 

@@ -49,6 +49,7 @@ class Calibration:
         self._minmax: dict[str, Range] = {}
         self._histograms: dict[str, Array] = {}
         self._maxima: dict[str, Array] = {}
+        self._means: dict[tuple[str, int], Array] = {}
         self._derived: dict[str, Calibration] = {}
 
     def ranges(self, tensors: Iterable[str], method: str = "minmax", percentile: float = 99.99) -> dict[str, Range]:
@@ -81,6 +82,19 @@ class Calibration:
                 if name in self._maxima and not np.isfinite(self._maxima[name]).all():
                     raise self._not_finite(name)
         return {name: self._maxima[name] for name in dict.fromkeys(tensors) if name in self._maxima}
+
+    def means(self, axes: Mapping[str, int]) -> dict[str, Array]:
+        """The mean of each channel of each tensor; ``axes`` says along which dimension its channels lie."""
+        wanted = [name for name, axis in axes.items() if (name, axis) not in self._means]
+        sums: dict[str, Array] = {}
+        counts: dict[str, int] = {}
+        for name, array in self._values(wanted) if wanted else ():
+            if array.ndim > 1 and array.size:
+                rows = np.moveaxis(array, axes[name], -1).reshape(-1, array.shape[axes[name]])
+                sums[name] = rows.sum(axis=0, dtype=np.float64) + sums.get(name, 0.0)
+                counts[name] = counts.get(name, 0) + len(rows)
+        self._means.update({(name, axes[name]): total / counts[name] for name, total in sums.items()})
+        return {name: self._means[name, axis] for name, axis in axes.items() if (name, axis) in self._means}
 
     def derived(self, key: str, path: Path) -> Calibration:
         """Measurements of another graph over the same requests, under a key."""

@@ -64,6 +64,27 @@ def shifted(integers: Array, scale: Array, kind: str) -> tuple[Array, Array]:
     return integers, np.zeros(scale.shape, np.int8)
 
 
+def lost_on_average(node: Any, lost: Array, mean: Array) -> Array | None:
+    """What a result lacks on average where its weight lacks something; None where that is not the same everywhere.
+
+    Args:
+        node: a convolution or a product.
+        lost: what its weight lacks.
+        mean: of each input channel.
+    """
+    if node.op_type == "Conv":
+        each = lost.reshape(*lost.shape[:2], -1).sum(axis=2, dtype=np.float64)
+        groups = int(attribute(node, "group", 1))
+        if mean.size != groups * each.shape[1]:
+            return None
+        parts = np.einsum("goc,gc->go", each.reshape(groups, -1, each.shape[1]), mean.reshape(groups, -1))
+        return np.asarray(parts.reshape(-1))
+    if node.op_type not in ("MatMul", "Gemm") or lost.ndim != 2 or attribute(node, "transA", 0):
+        return None
+    rows = lost if channel_axis(node, lost) == 0 else lost.T
+    return np.asarray(rows.astype(np.float64) @ mean) if mean.size == rows.shape[1] else None
+
+
 def neighbours(node: Any, weight: Array) -> Array:
     """For each output channel, the most that two weights of one sign, whose products are added first, add up to.
 

@@ -42,6 +42,7 @@ OPTIONS: dict[str, frozenset[str]] = {
             "weight",
             "op_types",
             "smooth",
+            "bias_correction",
         }
     ),
     "dynamic": frozenset({"op_types", "reduce_range", "per_channel", "weight", "smooth"}),

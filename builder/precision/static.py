@@ -16,7 +16,15 @@ import numpy as np
 from builder.numerics import Array
 from builder.precision import embeddings
 from builder.precision import graph as graphs
-from builder.precision.integers import TINY, attribute, channel_axis, neighbours, quantized_weight, shifted
+from builder.precision.integers import (
+    TINY,
+    attribute,
+    channel_axis,
+    lost_on_average,
+    neighbours,
+    quantized_weight,
+    shifted,
+)
 
 Range = tuple[float, float]
 
@@ -61,6 +69,7 @@ class Settings:
     reduce_range: bool = False
     per_channel: bool = True
     weight: str = "s8"
+    bias_correction: bool = True
     op_types: tuple[str, ...] = OP_TYPES["u8"]
 
     @classmethod
@@ -73,6 +82,7 @@ class Settings:
             bool(options.get("reduce_range", False)),
             bool(options.get("per_channel", True)),
             str(options.get("weight", "s8")),
+            bool(options.get("bias_correction", True)),
             tuple(options.get("op_types") or OP_TYPES[activation]),
         )
 
@@ -110,6 +120,12 @@ def tensors(model: Any, settings: Settings) -> list[str]:
         results = [] if _float_output(node, settings) else [result_of(node)]
         wanted.update((value.name, None) for value in (*_activations(node), *results))
     return list(wanted)
+
+
+def channels(model: Any, settings: Settings) -> dict[str, int]:
+    """The values that weights multiply, and along which dimension their channels lie: for biases to be corrected."""
+    found = [node for node in quantizable(model, settings) if node.op_type in WEIGHTED]
+    return {node.inputs[0].name: 1 if node.op_type.startswith("Conv") else -1 for node in found}
 
 
 def result_of(node: Any) -> Any:
@@ -171,7 +187,13 @@ def lookups(model: Any, settings: Settings, keep: Iterable[str] = ()) -> list[An
     return [node for node in graphs.nodes(model, {"Gather"} & set(settings.op_types), keep) if embeddings.fits(node)]
 
 
-def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: Iterable[str] = ()) -> int:
+def quantize(
+    model: Any,
+    ranges: Mapping[str, Range],
+    settings: Settings,
+    keep: Iterable[str] = (),
+    means: Mapping[str, Array] | None = None,
+) -> int:
     """Put Q/DQ into a model, in place.
 
     Args:
@@ -179,6 +201,7 @@ def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: 
         ranges: of :func:`tensors`; a node with a value that has none, or one without bounds, stays in float.
         settings: how.
         keep: names of nodes that stay in float.
+        means: of the :func:`channels`; what a weight's rounding adds to a result on average is taken off its bias.
 
     Returns:
         How many nodes are quantized.
@@ -186,7 +209,7 @@ def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: 
     known = {name: found for name, found in ranges.items() if max(abs(found[0]), abs(found[1])) <= HOPELESS}
     nodes = quantizable(model, settings, keep, lambda value: value.name in known)
     looked_up = lookups(model, settings, keep)
-    insertion = _Insertion(model, known, settings)
+    insertion = _Insertion(model, known, settings, means or {})
     for node in nodes:
         insertion.inputs(node)
         if not _float_output(node, settings):
@@ -201,14 +224,17 @@ def quantize(model: Any, ranges: Mapping[str, Range], settings: Settings, keep: 
 class _Insertion:
     """Q/DQ pairs put into one model, one for each value, and a DQ for each weight."""
 
-    def __init__(self, model: Any, ranges: Mapping[str, Range], settings: Settings) -> None:
+    def __init__(self, model: Any, ranges: Mapping[str, Range], settings: Settings, means: Mapping[str, Array]) -> None:
         self.maker = graphs.Maker(model)
         self._graph = model.graph
         self._ranges = ranges
         self._settings = settings
+        self._means = means
+        self._origins: dict[int, str] = {}  # of a dequantized value: what it was made of
         self._pairs: dict[int, Any] = {}
         self._parameters: dict[int, tuple[Any, Any]] = {}  # of a dequantized value: scale, zero point
-        self._weights: dict[tuple[int, int | None], tuple[Any, Array]] = {}
+        self._constants: dict[int, Any] = {}
+        self._weights: dict[tuple[int, int | None], tuple[Any, Array, Array]] = {}
 
     def inputs(self, node: Any) -> None:
         """Have a node take dequantized values."""
@@ -261,6 +287,7 @@ class _Insertion:
             "DequantizeLinear", [pair.outputs[0], scale, zero], name=f"{value.name}_DequantizeLinear", like=value
         )
         self._parameters[id(back.outputs[0])] = parameters
+        self._origins[id(back.outputs[0])] = value.name
         return pair, back.outputs[0]
 
     def _parameters_of(self, value: Any) -> tuple[Any, Any]:
@@ -269,51 +296,83 @@ class _Insertion:
 
     def _constant(self, value: Any, node: Any) -> Any:
         """A constant that is no weight (an addend): quantized as an activation would be, ahead of time."""
-        key = (id(value), None)
-        if key not in self._weights:
+        if id(value) not in self._constants:
             array = value.const_value.numpy()
             found = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
             scale, zero = activation_parameters(found, self._settings)
             bounds = np.iinfo(zero.dtype)
             integers = np.clip(np.rint(array / scale) + zero, bounds.min, bounds.max).astype(zero.dtype)
-            self._weights[key] = self._dequantize(value, node, integers, scale, zero, None), scale
-        return self._weights[key][0]
+            self._constants[id(value)] = self._dequantize(value.name, node, integers, scale, zero, None)
+        return self._constants[id(value)]
 
-    def _dequantize(self, value: Any, node: Any, integers: Array, scale: Array, zero: Array, axis: int | None) -> Any:
+    def _dequantize(self, name: str, node: Any, integers: Array, scale: Array, zero: Array, axis: int | None) -> Any:
         parts = [
-            self.maker.weight(integers, f"{value.name}_quantized"),
-            self.maker.weight(scale, f"{value.name}_scale"),
-            self.maker.weight(zero, f"{value.name}_zero_point"),
+            self.maker.weight(integers, f"{name}_quantized"),
+            self.maker.weight(scale, f"{name}_scale"),
+            self.maker.weight(zero, f"{name}_zero_point"),
         ]
         attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         back = self.maker.node(
-            "DequantizeLinear", parts, name=f"{value.name}_DequantizeLinear", like=value, **attributes
+            "DequantizeLinear", parts, name=f"{name}_DequantizeLinear", like=None, dtype=graphs.FLOAT, **attributes
         )
         self._graph.insert_before(node, [back])
         return back.outputs[0]
 
     def _weight(self, node: Any) -> None:
+        """Have a node take a dequantized weight, and a bias that makes up for what was rounded."""
+        weight, owner, index = node.inputs[1], *_bias_of(node)
+        given: Any = owner.inputs[index] if owner is not None and len(owner.inputs) > index else None
+        constant = graphs.constant(given)
+        bias = constant.numpy() if constant is not None and len(constant.shape) == 1 else None
+        in_32_bits = self._settings.activation == "u8" and owner is node
+        incoming = float(self._parameters[id(node.inputs[0])][0].const_value.numpy())
+        least = _least_scale(bias, incoming) if bias is not None and in_32_bits else None
+        back, scale, rounded = self._rounded(node, least)
+        mean = self._means.get(self._origins[id(node.inputs[0])])
+        added = None if mean is None else lost_on_average(node, weight.const_value.numpy() - rounded, mean)
+        node.replace_input_with(1, back)
+        if owner is None or (given is not None and bias is None) or (bias is None and added is None):
+            return
+        bias = np.float32(0) if bias is None else bias
+        total = np.asarray(bias if added is None else bias + added, np.float32)
+        if owner is node and given is None:
+            owner.resize_inputs(3)
+        name = given.name if given is not None else f"{node.name}_bias"
+        if in_32_bits:
+            both = np.asarray(np.broadcast_to(scale * np.float32(incoming), total.shape), np.float32)
+            integers = np.rint(total.astype(np.float64) / both).astype(np.int32)
+            new = self._dequantize(name, node, integers, both, np.zeros(both.shape, np.int32), 0)
+        else:
+            new = given if added is None else self.maker.weight(total, f"{name}_corrected")
+        owner.replace_input_with(index, new)
+
+    def _rounded(self, node: Any, least: Array | None) -> tuple[Any, Array, Array]:
+        """A weight dequantized: its value, its scale, and what it really is."""
         weight = node.inputs[1]
         array = weight.const_value.numpy()
         axis = channel_axis(node, array) if self._settings.per_channel else None
-        bias: Any = node.inputs[2] if len(node.inputs) > 2 and self._settings.activation == "u8" else None
-        bias = bias if graphs.constant(bias) is not None and len(bias.const_value.shape) == 1 else None
-        incoming = float(self._parameters[id(node.inputs[0])][0].const_value.numpy())
-        least = None if bias is None else _least_scale(bias.const_value.numpy(), incoming)
         key = (id(weight), axis)
         known = self._weights.get(key)
         if known is None or (least is not None and bool(np.any(known[1] < least))):
             pairs = neighbours(node, array) if self._settings.reduce_range else None
             integers, scale = quantized_weight(array, axis, pairs, least)
-            integers, zero = shifted(integers, scale, self._settings.weight)
-            known = self._dequantize(weight, node, integers, scale, zero, axis), scale
+            stored, zero = shifted(integers, scale, self._settings.weight)
+            known = self._dequantize(weight.name, node, stored, scale, zero, axis), scale, integers
             self._weights[key] = known
-        node.replace_input_with(1, known[0])
-        if bias is not None:
-            scale = np.asarray(np.broadcast_to(known[1] * np.float32(incoming), bias.const_value.shape), np.float32)
-            integers = np.rint(bias.const_value.numpy().astype(np.float64) / scale).astype(np.int32)
-            zero = np.zeros(scale.shape, np.int32)
-            node.replace_input_with(2, self._dequantize(bias, node, integers, scale, zero, 0))
+        shape = [1] * array.ndim
+        if axis is not None:
+            shape[axis] = -1
+        return known[0], known[1], known[2] * known[1].reshape(shape)
+
+
+def _bias_of(node: Any) -> tuple[Any, int]:
+    """The node that adds the bias, and as which input; a product's is the Add that alone uses it."""
+    if node.op_type != "MatMul":
+        return node, 2
+    uses = node.outputs[0].uses()
+    if len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0].node.op_type != "Add":
+        return None, 0
+    return uses[0].node, 1 - uses[0].idx
 
 
 def activation_parameters(found: Range, settings: Settings) -> tuple[Array, Array]:

@@ -198,7 +198,7 @@ def test_measurements_are_shared_between_recipes(tmp_path):
     for keep in ((), ("stem",), ("head", "grouped")):
         recipe = Recipe("int8", "static", keep, {"smooth": 0.5})
         apply(recipe, made.prepared, tmp_path / "to.onnx", feeds=feeds, calibration=calibration)
-    assert len(asked) == 2  # once for the largest of each channel, once for the ranges of the smoothed graph
+    assert len(asked) == 3  # the largest of each channel; ranges and means of the smoothed graph
 
 
 @pytest.mark.parametrize("options", [{}, {"smooth": 0.5}, {"activation": "s8"}, {"calibrator": "percentile"}])

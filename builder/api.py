@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING
 
 from builder.findings import did_you_mean
 from builder.incremental.cache import DEFAULT_LIMIT_BYTES, Cache, Record
-from builder.incremental.keys import (
-    STEPS_WITH_THE_MODULE,
-    Subject,
-    artifact_step,
-    fingerprints_of,
-    model_name_of,
-    published_names,
-)
+from builder.incremental.keys import Subject, fingerprints_of
+from builder.incremental.steps import STEPS_WITH_THE_MODULE, artifact_step, model_name_of, published_names
 from builder.live.candidate import remove_stale, stale_candidates
 from builder.outcome import BuildReport, ModelResult, engine_result, left_out, result_of, served_note
 from builder.planning import Wanted, decide, wanted_of

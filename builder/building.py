@@ -26,9 +26,10 @@ from builder.artifact import Artifact
 from builder.config import ModelConfig
 from builder.incremental.answers import Answers
 from builder.incremental.cache import Cache, Record, digest_of
-from builder.incremental.keys import (
+from builder.incremental.keys import Subject
+from builder.incremental.packages import installed
+from builder.incremental.steps import (
     Step,
-    Subject,
     artifact_step,
     inputs_of,
     model_name_of,
@@ -38,7 +39,6 @@ from builder.incremental.keys import (
     served_variant,
     steps_of,
 )
-from builder.incremental.packages import installed
 from builder.incremental.tracing import Trace, tracing
 from builder.loaded import Loaded
 from builder.outcome import Failure

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from builder.build_text import names, plan_text, results_table
 from builder.cli_repository import Asked, answer, check, prune, pruned_data
 from builder.repository_text import blocks, pruned_text
 from serving.errors import TritonRepoError, UsageError
@@ -47,8 +48,6 @@ EXAMPLES = [
 ]
 
 _PANEL = "The repository, without building"
-
-_NAMES_SHOWN = 5
 
 app = create_app("build-repo", help="Build a verified Triton model repository from a models.yaml.")
 
@@ -155,7 +154,7 @@ def build_repo(
         check_names(loaded, only or ())
         plans = [plan(spec, only or (), force=force) for spec in loaded]
         steps = [step for each in plans for step in each.steps]
-        emit({"steps": [step.as_dict() for step in steps]}, _plan_text(steps), output=output)
+        emit({"steps": [step.as_dict() for step in steps]}, plan_text(steps), output=output)
         return 0
     progress = Progress(quiet=quiet, verbose=verbose > 0)
     size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
@@ -243,72 +242,20 @@ def _data(reports: list[Any], update: Any, *, ok: bool) -> dict[str, Any]:
     return data if update is None else data | {"reload": update.as_dict()}
 
 
-def _plan_text(steps: list[Any]) -> str:
-    lines = []
-    model = None
-    for step in steps:
-        if step.model != model:
-            model = step.model
-            lines.append(f"{model}")
-        lines.append(f"  {step.stage:<10} {step.status:<7} {step.what}")
-        lines += [f"  {'':<18} because {reason}" for reason in step.why]
-    return "\n".join(lines)
-
-
 def _print_reports(reports: list[Any], *, quiet: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
     results = [result for report in reports for result in report.models]
-    headings = ["model", "status", "version", "size", "max abs error", "cosine", "accuracy", "mean batch", "seconds"]
-    if all(result.variant == "onnx-fp32" for result in results):
-        headings.remove("cosine")  # it is 1 for all of them
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "status") else "right", no_wrap=True)
-    for result in results:
-        row = _row(result)
-        table.add_row(*(row[heading] for heading in headings))
     # A row stays a row: a terminal that is too narrow wraps it, a pipe gets it whole.
-    Console(highlight=False, width=200).print(table, crop=False)
+    Console(highlight=False, width=200).print(results_table(results), crop=False)
     if not quiet:
         for note in dict.fromkeys(note for result in results for note in result.notes):
-            warn(f"{_names([result.model for result in results if note in result.notes])}: {note}")
+            warn(f"{names([result.model for result in results if note in result.notes])}: {note}")
     for result in results:
         if result.error is not None and result.status == "failed":
             typer.echo(f"\n{result.model} failed at {result.stage}: {result.error}", err=True)
         elif result.error is not None and not quiet:
             typer.echo(f"\n{result.model} is left out: {result.error}", err=True)
-
-
-def _names(models: list[str]) -> str:
-    """``a, b, c``, or the first and how many more."""
-    if len(models) > _NAMES_SHOWN:
-        return f"{', '.join(models[:_NAMES_SHOWN])} and {len(models) - _NAMES_SHOWN} more"
-    return ", ".join(models)
-
-
-def _row(result: Any) -> dict[str, str]:
-    """One model by heading; nothing where there is nothing to say."""
-    row = dict.fromkeys(("version", "max abs error", "cosine", "accuracy", "mean batch"), "")
-    row |= {"model": result.model, "status": result.status, "size": "", "seconds": f"{result.seconds:.1f}"}
-    if result.status == "failed":
-        return row | {"status": f"failed at {result.stage}"}
-    if result.status == "left out":
-        return row | {"seconds": ""}
-    row["size"] = f"{result.size_bytes / 1e6:.2f} MB"
-    if result.version is None:  # an engine beside the repository: nothing here ran it
-        return row
-    accuracy = "" if result.accuracy is None else f"{result.accuracy:.4g}"
-    if result.accuracy is not None and result.accuracy != result.accuracy_reference:
-        accuracy += f" ({result.accuracy - result.accuracy_reference:+.2g})"
-    return row | {
-        "version": str(result.version),
-        "max abs error": f"{result.max_abs:.2g}",
-        "cosine": f"{result.scores.get('cosine', result.cosine):.6f}",
-        "accuracy": accuracy,
-        "mean batch": f"{result.mean_batch:.1f}",
-    }
 
 
 def _in_container(specs: list[Any], only: Sequence[str], arguments: Sequence[str], *, dry_run: bool) -> int:

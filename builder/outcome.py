@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from builder.errors import BuildError
 from builder.incremental.cache import Record
-from builder.incremental.keys import Subject, artifact_step, model_name_of
+from builder.incremental.keys import Subject
+from builder.incremental.steps import artifact_step, model_name_of
 from builder.planning import Wanted
 from builder.repository.engines import engines_dir
 from builder.variants import FASTEST

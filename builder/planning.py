@@ -9,11 +9,10 @@ from typing import Any
 
 from builder.incremental.cache import Cache, Record, Records, digest_of
 from builder.incremental.file_memory import ABSENT
-from builder.incremental.keys import Step as Key
-from builder.incremental.keys import (
-    Subject,
+from builder.incremental.keys import Subject, fingerprints_of
+from builder.incremental.steps import Step as Key
+from builder.incremental.steps import (
     artifact_step,
-    fingerprints_of,
     inputs_of,
     model_name_of,
     name_of,

@@ -7,20 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.incremental.cache import Record
-from builder.incremental.keys import (
-    Subject,
-    artifact_step,
-    model_name_of,
-    name_of,
-    published_names,
-    records_of,
-    served_variant,
-)
+from builder.incremental.keys import Subject
+from builder.incremental.steps import artifact_step, model_name_of, name_of, published_names, records_of, served_variant
 from builder.outcome import ModelResult, Status, engine_result, left_out, not_published, result_of, served_note
 from builder.planning import Wanted
 from builder.precision.recipe import Recipe
 from builder.repository import publish
-from builder.repository.engines import put_engine
+from builder.repository.engines import has_engine, put_engine
 from builder.variants import VARIANTS, is_servable
 from serving.errors import TritonRepoError, UsageError
 from serving.progress import Reporter
@@ -77,11 +70,14 @@ def _put_engine(subject: Subject, variant: str, built: Built, seconds: float) ->
     failure = built.failed.get(variant)
     if failure is not None:
         return ModelResult(name, variant, "failed", None, seconds, failure.stage, failure.error)
+    record = built.records[artifact_step(variant)]
+    if has_engine(repository, name, record.objects):
+        return engine_result(name, variant, "up to date", record, repository, seconds)
     try:
         put_engine(built.engines[variant], repository)
     except TritonRepoError as error:
         return ModelResult(name, variant, "failed", None, seconds, "publish", error)
-    return engine_result(name, variant, "built", built.records[artifact_step(variant)], repository, seconds)
+    return engine_result(name, variant, "built", record, repository, seconds)
 
 
 def write_recipes(subject: Subject, records: Mapping[str, Record], folder: Path) -> None:

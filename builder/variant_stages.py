@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,10 @@ import numpy as np
 from builder.agreement import DROP, Verdict
 from builder.artifact import EXTERNAL_DATA_SUFFIX, Artifact, artifact_of
 from builder.building import Build, Result, made_result, seed
-from builder.errors import AccuracyError, PrecisionError, RecipeError
+from builder.errors import AccuracyError, EngineError, PrecisionError, RecipeError
 from builder.host import tool_versions
 from builder.incremental.cache import digest_of
-from builder.incremental.keys import artifact_step, name_of
+from builder.incremental.steps import artifact_step, name_of
 from builder.judging import CastRunner, Judging
 from builder.precision.recipe import Recipe, read_recipe
 from builder.reference import OnnxRunner, Runner
@@ -255,7 +256,11 @@ def engine(build: Build, of: str) -> Result:
     )
     folder = build.folder(f"engine {of}")
     own = subject.spec.folder / asked.timing_cache if asked.timing_cache else build.cache.folder / "timing"
-    built = engine_from_onnx(graph, folder / "model.plan", kind=variant.target, options=options, timing_cache=own)
+    plan = folder / "model.plan"
+    try:
+        built = engine_from_onnx(graph, plan, kind=variant.target, options=options, timing_cache=own)
+    except EngineError as error:
+        raise _with_kept_log(build, of, error, plan.with_name(f"{plan.name}.log"), graph) from error
     if is_servable(variant):
         check_engine_fits(
             subject.spec.server or PINNED_RELEASE,
@@ -277,6 +282,17 @@ def engine(build: Build, of: str) -> Result:
         notes=(*source.notes, *built.notes),
     )
     return made_result(made, engine=describe_engine(built))
+
+
+def _with_kept_log(build: Build, of: str, error: EngineError, log: Path, graph: Path) -> EngineError:
+    """The same with the library's log kept, and the graph named: what is in staging is gone when it is read."""
+    where, fix = error.where.replace(str(graph), f"{build.subject.name}: {of}"), error.fix
+    if log.is_file():
+        kept = build.cache.folder.parent / "logs" / f"{build.name_of(of)}.log"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, kept)
+        fix = fix.replace(str(log), str(kept))
+    return EngineError(error.what, where=where, expected=error.expected, got=error.got, fix=fix)
 
 
 def choose(build: Build) -> Result:

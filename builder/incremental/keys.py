@@ -10,29 +10,27 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from builder.available import engine_tools, unavailable
 from builder.errors import UnavailableError
 from builder.host import cpu_model
-from builder.incremental.cache import Record, digest_of
+from builder.incremental.cache import digest_of
 from builder.incremental.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.incremental.packages import version_of
 from builder.releases import PINNED_RELEASE, newest_opset
 from builder.spec import ModelSpec, Spec
 from builder.spec.files import files_of, is_variable
-from builder.variants import FASTEST, VARIANTS, Variant, is_servable
+from builder.variants import VARIANTS
 
 Inputs = dict[str, str]
 _NO_MATTER = ("cli.py", "terminal.py")
 _LONGEST_PATH = 4096
 _SAMPLE_TOOLS = ("numpy", "torch")  # imported before the user's code, so not always seen when it uses them
-FAILED = "failed"
-_OF_A_MODEL = ("config", "contract", "serve")
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 
 
@@ -151,7 +149,8 @@ def _host() -> Inputs:
     return {"host:cpu": cpu_model(), "host:machine": platform.machine()}
 
 
-def _source(subject: Subject) -> Inputs:
+def of_source(subject: Subject) -> Inputs:
+    """Of loading the module: the code, the weights, the tensors it is to have."""
     source = subject.model.source
     code = subject.code((text for _, text in source.references()), source.args)
     packages: tuple[str, ...] = ("onnx", "onnxruntime") if source.onnx else ("torch",)
@@ -160,24 +159,28 @@ def _source(subject: Subject) -> Inputs:
     return subject.said("source", "inputs", "outputs") | files | code | subject.depends() | tools(*packages)
 
 
-def _samples(subject: Subject) -> Inputs:
+def of_samples(subject: Subject) -> Inputs:
+    """Of the samples."""
     samples = subject.model.samples
     code = subject.code([samples.python], samples.args) if samples else {}
     return subject.said("samples", "inputs") | code | subject.depends() | tools(*_SAMPLE_TOOLS)
 
 
-def _reference(subject: Subject) -> Inputs:
+def of_reference(subject: Subject) -> Inputs:
+    """Of the original's answers."""
     return subject.said("batch.max") | tools("numpy") | _host()
 
 
-def _baseline(subject: Subject) -> Inputs:
+def of_baseline(subject: Subject) -> Inputs:
+    """Of the user's metric on the original."""
     evaluate = subject.model.evaluate
     code = subject.code([evaluate.python], evaluate.args) if evaluate else {}
     said = subject.said("evaluate.python", "evaluate.args")
     return said | code | subject.depends() | tools(*_SAMPLE_TOOLS) | _host()
 
 
-def _export(subject: Subject) -> Inputs:
+def of_export(subject: Subject) -> Inputs:
+    """Of the ONNX file."""
     release = subject.spec.server or PINNED_RELEASE
     exporters = ("dynamo", "torchscript")
     opsets = {name: subject.model.export.opset or newest_opset(release, name) for name in exporters}
@@ -185,24 +188,27 @@ def _export(subject: Subject) -> Inputs:
     return subject.said("export") | chosen | tools(*_EXPORT_TOOLS)
 
 
-def _parity(subject: Subject) -> Inputs:
+def of_parity(subject: Subject) -> Inputs:
+    """Of a graph's answers in this machine's ONNX Runtime."""
     return tools("onnxruntime", "numpy") | _host()
 
 
-def _accuracy(subject: Subject) -> Inputs:
-    return _baseline(subject) | subject.said("evaluate") | tools("onnxruntime") | _allowed(subject)
+def of_accuracy(subject: Subject) -> Inputs:
+    """Of the user's metric on the exported graph."""
+    return of_baseline(subject) | subject.said("evaluate") | tools("onnxruntime") | _allowed(subject)
 
 
 def _allowed(subject: Subject) -> Inputs:
     return {"--allow-accuracy-drop": "given"} if subject.allow_drop else {}
 
 
-def _precision(subject: Subject, variant: str) -> Inputs:
+def of_precision(subject: Subject, variant: str) -> Inputs:
+    """Of a graph in another precision: what is asked of it, and what it is calibrated with."""
     model = subject.model
     recipe, calibration = model.precision.recipes.get(variant), model.precision.calibration
     found = subject.files([recipe]) if recipe else subject.said("agreement", "evaluate.max_drop")
     found |= subject.code([calibration.python], calibration.args) if calibration else {}
-    found |= _baseline(subject) if model.evaluate and not recipe else subject.depends()
+    found |= of_baseline(subject) if model.evaluate and not recipe else subject.depends()
     said = subject.said("precision")
     plain = json.loads(said["spec:precision"])
     plain["recipes"] = {variant: recipe} if recipe else {}
@@ -210,19 +216,22 @@ def _precision(subject: Subject, variant: str) -> Inputs:
     return found | said | tools("onnx", "onnxruntime", "numpy") | _host() | _allowed(subject)
 
 
-def _agreement(subject: Subject) -> Inputs:
-    metric = _accuracy(subject) if subject.model.evaluate else {}
+def of_agreement(subject: Subject) -> Inputs:
+    """Of the judgement of a variant."""
+    metric = of_accuracy(subject) if subject.model.evaluate else {}
     return metric | subject.said("agreement") | tools("onnxruntime", "numpy") | _host() | _allowed(subject)
 
 
-def _engine(subject: Subject, variant: str) -> Inputs:
+def of_engine(subject: Subject, variant: str) -> Inputs:
+    """Of an engine."""
     engine = subject.model.engine
     files = subject.files([*engine.plugins, *([engine.timing_cache] if engine.timing_cache else [])])
     kind = VARIANTS[variant].target
     return subject.said("engine", "batch.max", "batch.preferred") | files | engine_tools(kind) | tools("polygraphy")
 
 
-def _config(subject: Subject, variant: str) -> Inputs:
+def of_config(subject: Subject, variant: str) -> Inputs:
+    """Of ``config.pbtxt``."""
     labels = subject.files(subject.model.labels.values())
     fields = ("batch", "instances", "warmup", "response_cache", "labels", "config", "engine")
     names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
@@ -231,17 +240,20 @@ def _config(subject: Subject, variant: str) -> Inputs:
     return names | subject.said(*fields) | labels | tools("jinja2", "protobuf", "tritonclient")
 
 
-def _contract(subject: Subject) -> Inputs:
+def of_contract(subject: Subject) -> Inputs:
+    """Of holding that against the artifact."""
     return tools("onnx", "protobuf", "tritonclient")
 
 
-def _serve(subject: Subject) -> Inputs:
+def of_serve(subject: Subject) -> Inputs:
+    """Of what a server answers."""
     triton = _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
     return {"triton": triton} | tools("tritonclient", "numpy") | _host()
 
 
-def _choose(subject: Subject) -> Inputs:
-    return subject.said("load") | _serve(subject)
+def of_choose(subject: Subject) -> Inputs:
+    """Of the choice of the fastest."""
+    return subject.said("load") | of_serve(subject)
 
 
 @lru_cache(maxsize=4)
@@ -249,149 +261,3 @@ def _triton(*places: str | None) -> str:
     from serving.runtime import identity
 
     return identity()
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step whose result is kept.
-
-    Attributes:
-        stage: as in ``pipeline.STAGES``.
-        inputs: what it depends on besides the steps before it.
-        after: the steps whose results it uses, by name.
-        runs_user_code: what that code reads while it runs counts as well.
-        of: the variant that it is for; empty for what they share, and for the plain name.
-    """
-
-    stage: str
-    inputs: Callable[[Subject], Inputs]
-    after: tuple[str, ...] = ()
-    runs_user_code: bool = False
-    of: str = ""
-
-    @property
-    def name(self) -> str:
-        """What its result is kept under."""
-        return name_of(self.stage, self.of)
-
-
-def name_of(stage: str, of: str) -> str:
-    """``precision onnx-int8``; ``config`` where it is for no variant of its own."""
-    return f"{stage} {of}" if of else stage
-
-
-def model_name_of(model: str, of: str) -> str:
-    """The name in the repository: a variant's own, or the plain one."""
-    return f"{model}_{VARIANTS[of].suffix}" if of else model
-
-
-def published_names(subject: Subject) -> list[str]:
-    """The variants that get a model of their own, and last the plain name: empty. Those that can be built here."""
-    alone = subject.model.is_alone
-    own = [] if alone else [name for name in subject.variants if is_servable(VARIANTS[name])]
-    served = subject.model.served
-    return [*own, *([""] if served in subject.variants or (served == FASTEST and own) else [])]
-
-
-def served_variant(model: ModelSpec, of: str, kept: Mapping[str, Record]) -> Variant:
-    """The variant that is served under a name: its own, or of the plain name the one that was asked for or chosen."""
-    if of:
-        return VARIANTS[of]
-    return VARIANTS[kept["choose"].data["variant"] if model.served == FASTEST else model.served]
-
-
-def records_of(kept: Mapping[str, Record], of: str, variant: Variant) -> dict[str, Record]:
-    """What is kept of each stage that a published model went through, by stage.
-
-    Args:
-        kept: by step.
-        of: the variant whose own model it is; empty for the plain name.
-        variant: what is served under the name.
-    """
-    found = {name: record for name, record in kept.items() if " " not in name}
-    for name, record in kept.items():
-        stage, _, whose = name.partition(" ")
-        if whose == variant.name and stage not in _OF_A_MODEL:
-            found[stage] = record
-    if of:
-        found |= {stage: kept[name_of(stage, of)] for stage in _OF_A_MODEL}
-        found.pop("choose", None)
-    return found
-
-
-def artifact_step(variant: str) -> str:
-    """The step that makes a variant's file."""
-    row = VARIANTS[variant]
-    if row.format == "plan":
-        return name_of("engine", variant)
-    return "export" if row.precision == "fp32" else name_of("precision", variant)
-
-
-STEPS_WITH_THE_MODULE = frozenset({"source", "samples", "reference", "baseline", "export", "accuracy"})
-"""Steps that run the user's code."""
-
-
-def steps_of(subject: Subject) -> tuple[Step, ...]:
-    """The steps of a model, in the order they run; those of variants that cannot be built here are left out."""
-    model, measured = subject.model, subject.model.evaluate is not None
-    # Samples are made for the tensors that are written in the spec, whatever the source is.
-    steps = [
-        Step("source", _source, (), True),
-        Step("samples", _samples, () if model.inputs else ("source",), True),
-        Step("reference", _reference, ("source", "samples"), True),
-        *([Step("baseline", _baseline, ("source",), True)] if measured else []),
-        Step("export", _export, ("source", "samples"), True),
-        Step("parity", _parity, ("export", "reference")),
-    ]
-    if measured and any(VARIANTS[name].precision == "fp32" for name in subject.variants):
-        steps.append(Step("accuracy", _accuracy, ("export", "baseline"), True))
-    for name in subject.variants:
-        steps += _steps_of_variant(name, measured)
-        if not model.is_alone and is_servable(VARIANTS[name]):
-            steps += _steps_to_serve(name, artifact_step(name), name)
-    if model.served == FASTEST:
-        entrants = [name for name in subject.variants if is_servable(VARIANTS[name])]
-        after = ["reference", *(name_of("serve", name) for name in entrants)]
-        after += [name_of("accuracy", name) for name in entrants if VARIANTS[name].precision != "fp32"]
-        steps += [Step("choose", _choose, tuple(after)), *_steps_to_serve("", "choose", "")]
-    elif model.served in subject.variants:
-        steps += _steps_to_serve("", artifact_step(model.served), "" if model.is_alone else model.served)
-    return tuple(steps)
-
-
-def _steps_of_variant(name: str, measured: bool) -> list[Step]:
-    """What makes a variant's file, and judges it."""
-    variant, steps = VARIANTS[name], []
-    made = name_of("precision", name)
-    if variant.precision != "fp32":
-        base = ("export", "samples", *(("baseline",) if measured else ()))
-        steps += [
-            Step("precision", partial(_precision, variant=name), base, True, name),
-            Step("parity", _parity, (made, "reference"), False, name),
-            Step("accuracy", _agreement, (made, *base), measured, name),
-        ]
-    if variant.format == "plan":
-        after = ("export" if variant.precision == "fp32" else made, "samples")
-        steps.append(Step("engine", partial(_engine, variant=name), after, False, name))
-    return steps
-
-
-def _steps_to_serve(of: str, artifact: str, variant: str) -> list[Step]:
-    """What makes a model of an artifact, and asks it in a server."""
-    config = name_of("config", of)
-    return [
-        Step("config", partial(_config, variant=variant), (artifact, "samples"), False, of),
-        Step("contract", _contract, (artifact, config), False, of),
-        Step("serve", _serve, (artifact, config, "reference"), False, of),
-    ]
-
-
-def inputs_of(step: Step, subject: Subject, digests: Mapping[str, str]) -> Inputs:
-    """All that a step depends on and is known before it runs.
-
-    Args:
-        step: the step.
-        subject: the model.
-        digests: of the results of the steps before it; one that is not there has failed.
-    """
-    return {**step.inputs(subject), **{f"step:{name}": digests.get(name, FAILED) for name in step.after}}

@@ -18,7 +18,8 @@ from builder.api import load_spec
 from builder.incremental import file_memory, keys, packages
 from builder.incremental.cache import Record, digest_of
 from builder.incremental.file_memory import FileMemory
-from builder.incremental.keys import Subject, fingerprints_of, inputs_of, steps_of
+from builder.incremental.keys import Subject, fingerprints_of
+from builder.incremental.steps import inputs_of, steps_of
 from builder.pipeline import STAGES
 from builder.planning import decide, wanted_of
 from builder.spec import ModelSpec, Spec
@@ -774,9 +775,9 @@ def test_which_triton_it_is_follows_the_environment(tmp_path, monkeypatch):
     program.chmod(0o755)
     model = ModelSpec.model_validate(TORCH)
     subject = types.SimpleNamespace(model=model)
-    embedded = keys._serve(subject)["triton"]
+    embedded = keys.of_serve(subject)["triton"]
     monkeypatch.setenv("TRITONSERVER", str(program))
-    assert str(program) in keys._serve(subject)["triton"] != embedded
+    assert str(program) in keys.of_serve(subject)["triton"] != embedded
 
 
 def test_a_variable_that_depends_names_changes(project, monkeypatch):

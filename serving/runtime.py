@@ -19,6 +19,8 @@ from typing import Literal
 
 from serving.errors import RuntimeUnavailableError
 from serving.interpreter import Interpreter, find_interpreter
+from serving.openvino import ONNXRUNTIME_OPENVINO, openvino_location
+from serving.openvino import VARIABLE as OPENVINO_VARIABLE
 from serving.progress import SILENT, Reporter
 from serving.provision import content_key, location, pip_install, provisioned
 
@@ -133,6 +135,7 @@ def embedded_runtime(*, reporter: Reporter = SILENT) -> Runtime:
             "LD_LIBRARY_PATH": f"{interpreter.library_dir}{os.pathsep}{libraries}",
             "VIRTUAL_ENV": str(environment),
             "PYTHONNOUSERSITE": "1",
+            OPENVINO_VARIABLE: str(openvino_location(interpreter)),
         },
     )
 
@@ -146,7 +149,8 @@ def identity() -> str:
         facts = program.stat()
         return f"{program} {facts.st_size} {facts.st_mtime_ns} {content_key(*_flat(_our_backends()))}"
     onnxruntime = f"{ONNXRUNTIME} or {ONNXRUNTIME_PYTHON_310}"  # which of them, the Python decides
-    return f"embedded {TRITON}, onnxruntime {onnxruntime}, backends {content_key(*_flat(_our_backends()))}"
+    backends = f"backends {content_key(*_flat(_our_backends()))}"
+    return f"embedded {TRITON}, onnxruntime {onnxruntime}, with openvino {ONNXRUNTIME_OPENVINO}, {backends}"
 
 
 def embedded_location() -> Path:

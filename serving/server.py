@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving import server_log, watchdog
-from serving.errors import ModelLoadError, ServerStartError, TritonRepoError, UsageError
+from serving.errors import ModelLoadError, RuntimeUnavailableError, ServerStartError, TritonRepoError, UsageError
+from serving.openvino import VARIABLE as OPENVINO_VARIABLE
+from serving.openvino import asks_for_openvino, provide_openvino
 from serving.options import ModelControlMode, Ports, ServerOptions
 from serving.ports import can_bind, listened_by, listeners
 from serving.progress import SILENT, Reporter
@@ -187,6 +189,8 @@ class Server:
             raise UsageError(
                 f"{runtime.describe()} is running already and cannot be started", fix="use serving.Client to talk to it"
             )
+        if runtime.env.get(OPENVINO_VARIABLE) and asks_for_openvino(self.repositories):
+            self._provide_openvino()
         for attempt in range(1, _PORT_RACES + 1):
             ports = self._ports = self._choose_ports()
             try:
@@ -219,6 +223,13 @@ class Server:
         self._abandoned = True
 
     # -- how ----------------------------------------------------------------------------------------------------
+
+    def _provide_openvino(self) -> None:
+        """What the models' accelerator needs; without it they are served by the plain CPU provider, which says so."""
+        try:
+            provide_openvino(reporter=self._reporter)
+        except RuntimeUnavailableError as error:
+            self._reporter.warn(f"models that ask for openvino are served without: {error.what}; {error.got}")
 
     def _choose_ports(self) -> Ports:
         host = self._options.host

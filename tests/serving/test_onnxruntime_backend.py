@@ -2,6 +2,7 @@
 
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -12,6 +13,7 @@ import tritonclient.grpc as grpc
 import tritonclient.http as http
 from onnx import TensorProto, helper
 
+from serving.runtime import embedded_runtime
 from serving.server import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("onnxruntime_backend")]  # one server for all of them
@@ -211,7 +213,9 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     good_models(root)
     bad_models(root)
-    with Server(root, exit_on_error=False, extra_args=["--model-load-thread-count=4"]) as running:
+    runtime = embedded_runtime()
+    runtime = replace(runtime, env={**runtime.env, "TRITON_REPO_OPENVINO": ""})  # not fetched for the one that asks
+    with Server(root, runtime=runtime, exit_on_error=False, extra_args=["--model-load-thread-count=4"]) as running:
         yield running
 
 

@@ -199,6 +199,40 @@ def test_older_cuda_parameters():
         sessions.choose_providers("m", Settings(cuda_options={"cudnn_conv_algo_search": "3"}), "GPU", 0, GPU)
 
 
+def test_openvino_gets_the_threads_of_the_model():
+    available = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    asked = Settings(cpu_accelerators=(Accelerator("openvino"),), intra_op_thread_count=2)
+    chosen = sessions.choose_providers("m", asked, "CPU", 0, available)
+    assert chosen.names == available and chosen.warnings == []
+    assert chosen.options[0] == {"device_type": "CPU", "num_of_threads": "2"}
+    asked = Settings(cpu_accelerators=(Accelerator("openvino", {"num_of_threads": "1"}),), intra_op_thread_count=2)
+    assert sessions.choose_providers("m", asked, "CPU", 0, available).options[0]["num_of_threads"] == "1"
+    missing = sessions.choose_providers("m", asked, "CPU", 0, CPU)
+    assert missing.names == ["CPUExecutionProvider"] and "no OpenVINOExecutionProvider" in missing.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "kind", "first"), [(("openvino",), "CPU", True), ((), "CPU", False), (("openvino",), "GPU", False)]
+)
+def test_the_build_with_openvino_is_taken_where_a_cpu_model_asks_for_it(
+    accelerators, kind, first, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TRITON_REPO_OPENVINO", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sessions.importlib, "import_module", lambda name: (name, sys.path[0]))
+    asked = Settings(cpu_accelerators=tuple(map(Accelerator, accelerators)))
+    name, path = sessions.load_onnxruntime(asked, kind)
+    assert name == "onnxruntime" and (path == str(tmp_path)) is first
+
+
+def test_without_the_build_with_openvino_the_plain_one_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", before := list(sys.path))
+    for value in ("", str(tmp_path / "nothing there")):
+        monkeypatch.setenv("TRITON_REPO_OPENVINO", value)
+        sessions.load_onnxruntime(Settings(cpu_accelerators=(Accelerator("openvino"),)), "CPU")
+        assert sys.path == before
+
+
 def test_unknown_tensorrt_precision():
     asked = Settings(gpu_accelerators=(Accelerator("tensorrt", {"precision_mode": "FP4"}),))
     with pytest.raises(ConfigError, match="unsupported precision mode 'FP4' is requested"):

@@ -48,11 +48,10 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the model and checks the configuration against it."""
         require_old_numpy()
-        import onnxruntime as ort
-
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         wanted = settings.settings_from_config(config)
+        ort = sessions.load_onnxruntime(wanted, args.get("model_instance_kind", "CPU"))
         session = sessions.create_session(
             ort,
             config["name"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +47,21 @@ TENSORRT_PRECISIONS = {
 }
 
 
+OPENVINO_FOLDER = "TRITON_REPO_OPENVINO"
+
+
+def load_onnxruntime(settings: Settings, kind: str) -> Any:
+    """The onnxruntime module: for a CPU model that asks for OpenVINO the build that has it, where the server has that.
+
+    Each instance is a process of its own, so each can have the build that it needs. The first call decides.
+    """
+    folder = os.environ.get(OPENVINO_FOLDER, "")
+    wanted = kind != "GPU" and any(accelerator.name == "openvino" for accelerator in settings.cpu_accelerators)
+    if wanted and folder and Path(folder).is_dir() and folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module("onnxruntime")
+
+
 @dataclass(frozen=True)
 class Providers:
     """Execution providers in order of preference, and what could not be served."""
@@ -83,7 +101,7 @@ def choose_providers(model: str, settings: Settings, kind: str, device_id: int, 
                 f"this server has no {provider} (it has {', '.join(available)})"
             )
         else:
-            add(provider, _accelerator_options(accelerator, device_id))
+            add(provider, _accelerator_options(accelerator, settings, device_id))
 
     if kind == "GPU":
         if "CUDAExecutionProvider" not in available:
@@ -107,10 +125,12 @@ def choose_providers(model: str, settings: Settings, kind: str, device_id: int, 
     return chosen
 
 
-def _accelerator_options(accelerator: Accelerator, device_id: int) -> dict[str, str]:
+def _accelerator_options(accelerator: Accelerator, settings: Settings, device_id: int) -> dict[str, str]:
     options = dict(accelerator.parameters)
     if accelerator.name == "openvino":
-        return {"device_type": "CPU", **options}
+        # It has threads of its own; what the model says of its threads is meant for them too.
+        threads = {"num_of_threads": str(settings.intra_op_thread_count)} if settings.intra_op_thread_count > 0 else {}
+        return {"device_type": "CPU", **threads, **options}
     if accelerator.name == "tensorrt":
         precision = options.pop("precision_mode", "FP32")
         if precision not in TENSORRT_PRECISIONS:

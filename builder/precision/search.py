@@ -40,7 +40,7 @@ NOT_WORTH = 1.05
 """A recipe that is not faster than fp32 by more than this with everything in integers is not refined."""
 CLEARLY = 0.95
 """A share of the loss below which another option is taken for better."""
-_QUICK_ROUNDS = 3
+_QUICK_ROUNDS = 5
 _BLAMED = 5
 
 
@@ -248,14 +248,15 @@ class _Hunt:
         """Whether leaving nodes in float can make it the fastest: with all in integers it is as fast as it gets."""
         if not self._timed or len(whole) == 1:
             return True
-        mine = self._ratio(trial)
-        if any(other.loss <= trial.loss and self._ratio(other) >= mine for other in whole if other is not trial):
+        rivals = [other for other in whole if other is not trial and other.loss <= trial.loss]
+        within = self._shortlist([one for one in self._judged.values() if one.ok])
+        times = self._watch.timed([trial, *rivals, *within], rounds=_QUICK_ROUNDS)
+        mine = times[trial.recipe.digest]
+        best = (mine.latency_ratio or 0.0) * (1 + mine.noise)
+        if within and best < NOT_WORTH:
             return False
-        within = [one for one in self._judged.values() if one.ok]
-        return not within or (mine > NOT_WORTH and mine > max(self._ratio(one) for one in self._shortlist(within)))
-
-    def _ratio(self, trial: Trial) -> float:
-        return self._watch.timed([trial], rounds=_QUICK_ROUNDS)[trial.recipe.digest].latency_ratio or 0.0
+        others = [times[other.recipe.digest] for other in (*rivals, *within)]
+        return all(best > (other.latency_ratio or 0.0) * (1 - other.noise) for other in others)
 
     def _refine(self, whole: Trial) -> None:
         """Leave the fewest nodes in float so that the judge lets it pass, then as many as possible back."""

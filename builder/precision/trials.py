@@ -21,10 +21,13 @@ from builder.precision.recipe import Recipe
 from builder.reference import OnnxRunner
 from serving.progress import Step
 
-ROUNDS = 7
+ROUNDS = 9
 """How many times each candidate is timed, in turns."""
 LEAST_NOISE = 0.02
 """Differences of time below this are never taken for real."""
+MOST_NOISE = 0.05
+"""Above it the rounds are repeated, twice at most: something else is at work on the machine."""
+_ATTEMPTS = 3
 
 Make = Callable[[Recipe, Path], None]
 """Writes the graph of a recipe."""
@@ -183,12 +186,15 @@ class Stopwatch:
     def _rounds(self, files: Mapping[str, Path], rounds: int) -> dict[str, list[float]]:
         taken: dict[str, list[float]] = {digest: [] for digest in files}
         ratios: dict[str, list[float]] = {digest: [] for digest in files}
-        for _ in range(rounds):
-            fp32 = self._time_one(self._trials.prepared)
-            for digest, file in files.items():
-                mine = self._time_one(file)
-                taken[digest].append(mine)
-                ratios[digest].append(fp32 / mine)
+        for _ in range(_ATTEMPTS):
+            for _ in range(rounds):
+                fp32 = self._time_one(self._trials.prepared)
+                for digest, file in files.items():
+                    mine = self._time_one(file)
+                    taken[digest].append(mine)
+                    ratios[digest].append(fp32 / mine)
+            if all(_centre(values)[1] <= MOST_NOISE for values in ratios.values()):
+                break
         return {digest: [statistics.median(taken[digest]), *_centre(ratios[digest])] for digest in files}
 
 

@@ -7,20 +7,18 @@ in the process that :func:`builder.engine.building.engine_from_onnx` starts.
 from __future__ import annotations
 
 from builder.engine.building import Built, engine_from_onnx
-from builder.engine.cc_filenames import cc_config, engine_file
 from builder.engine.in_container import container_command, run_in_container
 from builder.engine.inspection import describe_engine
 from builder.engine.library import Missing, available, library_version
 from builder.engine.options import EngineOptions
 from builder.engine.profiles import profiles_of
-from builder.engine.targets import resolve_targets
+from builder.engine.targets import engine_file, resolve_targets
 
 __all__ = [
     "Built",
     "EngineOptions",
     "Missing",
     "available",
-    "cc_config",
     "container_command",
     "describe_engine",
     "engine_file",

@@ -92,8 +92,9 @@ def engine_from_onnx(
     if missing is not None:
         raise missing.error(f"a {kind} engine")
     check_version(kind, library_version(kind) or "0")
-    gpu = None if LIBRARIES[kind].ahead_of_time else _gpu_here(kind)
-    capabilities = _capabilities(kind, options, gpu)
+    wanted = resolve_targets(kind, options.gpus)
+    gpu = None if LIBRARIES[kind].ahead_of_time else fitting(wanted, _gpus_here(kind))
+    capabilities = wanted if gpu is None else capabilities_here(wanted, gpu, options.hardware_compatibility)
     _check_plugins(options)
     cache, notes = _cache(kind, timing_cache, gpu)
     log = to.with_name(to.name + ".log")
@@ -108,7 +109,7 @@ def engine_from_onnx(
         "cache_is_users": bool(timing_cache and timing_cache.is_file()),
     }
     try:
-        done = _run(job, log)
+        done = _run(job, log, gpu)
         partial.replace(to)
     finally:
         partial.unlink(missing_ok=True)
@@ -132,12 +133,13 @@ def engine_from_onnx(
     )
 
 
-def _run(job: Mapping[str, Any], log: Path) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], log: Path, gpu: Gpu | None) -> dict[str, Any]:
     """The process, from its start to its result.
 
     Raises:
         EngineError, UnavailableError: as it says itself, or what it died of.
     """
+    visible = {"CUDA_VISIBLE_DEVICES": gpu.uuid} if gpu and gpu.uuid else {}
     code = _CODE.format(root=str(Path(builder.__file__).parent.parent))
     with tempfile.TemporaryDirectory(prefix="triton-repo-engine-") as folder, log.open("wb") as stream:
         job_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
@@ -148,7 +150,7 @@ def _run(job: Mapping[str, Any], log: Path) -> dict[str, Any]:
             stdout=stream,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **tensorrt.environment(job["kind"])},
+            env={**visible, **os.environ, **tensorrt.environment(job["kind"])},
         )
         try:
             status = process.wait()
@@ -225,7 +227,7 @@ def _read(log: Path) -> list[str]:
     return log.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _gpu_here(kind: str) -> Gpu:
+def _gpus_here(kind: str) -> tuple[Gpu, ...]:
     found = gpus()
     if not found:
         raise UnavailableError(
@@ -235,19 +237,12 @@ def _gpu_here(kind: str) -> Gpu:
             got="no answer",
             fix="install the driver with nvidia-smi; in a container, run it with the GPU (docker: --gpus all)",
         )
-    return found[0]
+    return found
 
 
-def _capabilities(kind: str, options: EngineOptions, gpu: Gpu | None) -> tuple[str, ...]:
-    """What the engine will run on.
-
-    Raises:
-        EngineError: it is asked for a GPU that is not here, and neither ahead of time nor compatible.
-    """
-    wanted = resolve_targets(kind, options.gpus)
-    if gpu is None:
-        return wanted
-    return capabilities_here(wanted, gpu, options.hardware_compatibility)
+def fitting(wanted: tuple[str, ...], found: tuple[Gpu, ...]) -> Gpu:
+    """The first GPU that is one of those wanted; the first of all where none is, or nothing is asked for."""
+    return next((gpu for gpu in found if gpu.capability in wanted), found[0])
 
 
 def capabilities_here(wanted: tuple[str, ...], gpu: Gpu, compatibility: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-_QUESTION = "--query-gpu=name,compute_cap,driver_version"
+_QUESTION = "--query-gpu=name,compute_cap,driver_version,uuid"
 _DEVICES = ("nvidia[0-9]*", "dxg")  # the second under Windows' Linux
 
 
@@ -19,11 +19,13 @@ class Gpu:
         name: what it calls itself.
         capability: its compute capability, ``8.6``.
         driver: the version of the driver.
+        uuid: what ``CUDA_VISIBLE_DEVICES`` takes, whatever the order of the GPUs.
     """
 
     name: str
     capability: str
     driver: str
+    uuid: str = ""
 
 
 def has_gpu() -> bool:
@@ -55,4 +57,4 @@ def gpus() -> tuple[Gpu, ...]:
 def parse(answer: str) -> tuple[Gpu, ...]:
     """What ``nvidia-smi`` answers to the question above, a GPU per line."""
     rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
-    return tuple(Gpu(*row) for row in rows if len(row) == 3 and row[1].replace(".", "").isdigit())
+    return tuple(Gpu(*row) for row in rows if len(row) == 4 and row[1].replace(".", "").isdigit())

@@ -1,7 +1,8 @@
 """Building inside the server's own image: what is built there, that server can load.
 
 The command is made as a list of words and can be shown instead of run. The folder of the spec is mounted under its own
-path, so that every path means the same inside and outside.
+path, so that every path means the same inside and outside; a ``requirements.txt`` in it is what the models' own code
+needs there.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from builder.releases import image_of
 ENGINES = ("docker", "podman")
 _SOURCE = "/triton-repo"
 _HOME = "/tmp/home"
+_EXTRAS = "torch,serve,tensorrt"
 # The image has TensorRT's libraries without its Python package; it says its version in TRT_VERSION, or dpkg does.
 _INSTALL = (
     "set -eu; mkdir -p {home}; "
     "v=${{TRT_VERSION:-$(dpkg-query -W -f '${{Version}}\\n' 'libnvinfer1[0-9]' | head -n 1)}}; "
-    'python3 -m pip install --quiet --disable-pip-version-check --user {package} "tensorrt==${{v%%[+-]*}}"; '
-    "exec python3 -m builder.cli {arguments}"
+    'python3 -m pip install --quiet --disable-pip-version-check --user {packages} "tensorrt==${{v%%[+-]*}}"; '
+    "exec {home}/.local/bin/build-repo {arguments}"
 )
 
 
@@ -125,8 +127,11 @@ def _outermost(folders: Sequence[Path]) -> list[Path]:
 
 def _script(spec: Path, names: Sequence[str], arguments: Sequence[str], source: Path | None) -> str:
     words = [str(spec), *(word for name in names for word in ("--only", name)), *arguments]
-    package = f"{_SOURCE}[torch,tensorrt]" if source is not None else f"triton-repo[torch,tensorrt]{_pinned()}"
-    return _INSTALL.format(home=_HOME, package=shlex.quote(package), arguments=shlex.join(words))
+    package = f"{_SOURCE}[{_EXTRAS}]" if source is not None else f"triton-repo[{_EXTRAS}]{_pinned()}"
+    packages = [package]
+    if (own := spec.parent / "requirements.txt").is_file():
+        packages += ["--requirement", str(own)]
+    return _INSTALL.format(home=_HOME, packages=shlex.join(packages), arguments=shlex.join(words))
 
 
 def _source_folder() -> Path | None:

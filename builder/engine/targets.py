@@ -100,6 +100,11 @@ def sm_name(capability: str) -> str:
     return "sm" + capability.replace(".", "")
 
 
+def engine_file(capability: str) -> str:
+    """What the engine for a compute capability is called in a version folder: ``8.6`` -> ``model_sm86.plan``."""
+    return f"model_{sm_name(capability)}.plan"
+
+
 def _plain(name: str) -> str:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     for maker in _MAKERS:

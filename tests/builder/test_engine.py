@@ -1,13 +1,16 @@
 """What an engine is for and how large its inputs may be: GPUs, profiles, timing caches, and what a machine lacks."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from builder.artifact import Artifact
+from builder.config.fields import fields_of
 from builder.config.model_config import ModelConfig
 from builder.config.render import parse, render
-from builder.engine import EngineOptions, available, cc_config, engine_file, profiles_of, resolve_targets
-from builder.engine.building import capabilities_here, engine_from_onnx
+from builder.engine import EngineOptions, available, engine_file, profiles_of, resolve_targets
+from builder.engine.building import capabilities_here, engine_from_onnx, fitting
 from builder.engine.device import Gpu
 from builder.engine.device import parse as parse_gpus
 from builder.engine.library import Missing, check_version, library_version, too_old
@@ -15,6 +18,7 @@ from builder.engine.targets import ahead_of_time, capability_of, cards
 from builder.engine.timing_cache import Origin, sign, timing_cache
 from builder.errors import EngineError, UnavailableError
 from builder.tensors import Interface, parse_tensor
+from builder.variants import VARIANTS
 
 A10 = Gpu("NVIDIA A10", "8.6", "580.82.07")
 
@@ -82,8 +86,10 @@ def test_an_engine_of_tensorrt_is_for_the_gpu_that_is_there():
 
 
 def test_what_nvidia_smi_says():
-    answer = "NVIDIA A10, 8.6, 580.82.07\nNVIDIA H200, 9.0, 580.82.07\nno devices\n"
-    assert parse_gpus(answer) == (A10, Gpu("NVIDIA H200", "9.0", "580.82.07"))
+    answer = "NVIDIA A10, 8.6, 580.82.07, GPU-1f\nNVIDIA H200, 9.0, 580.82.07, GPU-2e\nno devices\n"
+    both = parse_gpus(answer)
+    assert both == (Gpu("NVIDIA A10", "8.6", "580.82.07", "GPU-1f"), Gpu("NVIDIA H200", "9.0", "580.82.07", "GPU-2e"))
+    assert fitting((), both) == both[0] == fitting(("8.9",), both) and fitting(("9.0",), both) == both[1]
     assert parse_gpus("NVIDIA-SMI has failed, because it, could not") == ()
 
 
@@ -264,9 +270,10 @@ def test_a_version_that_is_new_enough(kind, version):
 
 
 def test_cc_model_filenames_come_out_of_config_pbtxt_as_they_went_in():
-    fields = cc_config(["8.9", "8.6", "12.0"])
-    assert list(fields["cc_model_filenames"]) == ["8.6", "8.9", "12.0"]
-    text = render(ModelConfig({"name": "digits", "max_batch_size": 8, **fields}, {}))
-    message = parse(text)
-    assert dict(message.cc_model_filenames) == {cc: engine_file(cc) for cc in ("8.6", "8.9", "12.0")}
-    assert message.backend == "tensorrt" and message.cc_model_filenames["12.0"] == "model_sm120.plan"
+    capabilities = ("8.6", "8.9", "12.0")
+    files = {engine_file(capability): "0" * 64 for capability in capabilities}
+    artifact = Artifact(Path("1/model_sm86.plan"), "plan", "fp16", interface("float32[batch, 16]"), files, 1, {})
+    fields = fields_of(VARIANTS["tensorrt-fp16"], None, artifact)
+    message = parse(render(ModelConfig({"name": "digits", "backend": "tensorrt", **fields}, {})))
+    assert dict(message.cc_model_filenames) == {capability: engine_file(capability) for capability in capabilities}
+    assert message.cc_model_filenames["12.0"] == "model_sm120.plan"

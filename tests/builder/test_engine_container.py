@@ -28,7 +28,7 @@ def test_docker(tmp_path):
     assert volumes[2].endswith(":/triton-repo:ro")
     assert words[words.index("--workdir") + 1] == str(folder)
     assert words[-4:-1] == [image_of("26.09"), "bash", "-c"]
-    assert words[-1].endswith(f"-m builder.cli '{folder}/models.yaml' --only digits --force")
+    assert words[-1].endswith(f"/bin/build-repo '{folder}/models.yaml' --only digits --force")
 
 
 def test_podman_gets_the_gpu_its_own_way(tmp_path):
@@ -46,12 +46,20 @@ def test_the_script_is_one_that_a_shell_takes_and_installs_the_tensorrt_of_the_i
     script = command(tmp_path)[-1]
     subprocess.run(["bash", "-n", "-c", script], check=True)
     # The installation and the build replaced by what shows their words; the rest of the script runs as it is.
-    shown = script.replace("python3 -m pip install", "echo").replace("exec python3 -m builder.cli", "echo BUILD")
+    shown = script.replace("python3 -m pip install", "echo").replace(
+        "exec /tmp/home/.local/bin/build-repo", "echo BUILD"
+    )
     done = subprocess.run(
         ["bash", "-c", shown], env={**os.environ, "TRT_VERSION": "10.13.3.9+cuda13.0"}, capture_output=True, text=True
     )
-    assert "tensorrt==10.13.3.9\n" in done.stdout and "/triton-repo[torch,tensorrt]" in done.stdout
+    assert "tensorrt==10.13.3.9\n" in done.stdout and "/triton-repo[torch,serve,tensorrt]" in done.stdout
     assert f"BUILD {tmp_path}/my models/models.yaml --only digits" in done.stdout
+
+
+def test_what_the_models_code_needs_is_installed_too(tmp_path):
+    assert "requirements.txt" not in command(tmp_path)[-1]
+    (tmp_path / "my models" / "requirements.txt").write_text("transformers\n")
+    assert f"--requirement '{tmp_path}/my models/requirements.txt'" in command(tmp_path)[-1]
 
 
 def test_what_is_shown_can_be_typed(tmp_path):

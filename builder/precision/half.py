@@ -204,6 +204,7 @@ class _Conversion:
 
         def made() -> Any:
             array = half_array(tensor.numpy(), precision)
+            _release(tensor)
             return onnx_ir.tensor(array.astype(np.float32) if back else array, name=name)
 
         copy = onnx_ir.Value(name=name, const_value=onnx_ir.LazyTensor(made, dtype, tensor.shape, name=name))
@@ -213,14 +214,11 @@ class _Conversion:
         return copy
 
     def _note_beyond(self, name: str, tensor: Any, precision: str) -> None:
-        array = tensor.numpy()
-        finite = array[np.isfinite(array)]
-        beyond = int(np.count_nonzero(np.abs(finite) > LARGEST[precision])) if finite.size else 0
-        if beyond:
-            most = float(np.max(np.abs(finite)))
-            self.notes.append(
-                f"{name}: {beyond} of {array.size} elements, up to {most:.3g}, are cut to {LARGEST[precision]:.6g}"
-            )
+        limit = LARGEST[precision]
+        count, most = _beyond(tensor.numpy(), limit)
+        if count:
+            self.notes.append(f"{name}: {count} of {tensor.size} elements, up to {most:.3g}, are cut to {limit:.6g}")
+        _release(tensor)
 
     def _set_attribute(self, node: Any) -> None:
         import onnx_ir
@@ -286,6 +284,18 @@ def half_array(array: Any, precision: str) -> Any:
         smallest = np.float32(2.0**-24 if precision == "fp16" else 2.0**-133)
         half = np.copysign(np.full(array.shape, smallest, np.float32), array).astype(dtype)  # an epsilon
     return half.reshape(array.shape)
+
+
+def _beyond(array: Any, limit: float) -> tuple[int, float]:
+    """How many finite elements are beyond a limit, and the largest magnitude."""
+    sizes = np.abs(array[np.isfinite(array)])
+    return int(np.count_nonzero(sizes > limit)), float(sizes.max(initial=0.0))
+
+
+def _release(tensor: Any) -> None:
+    """Give back the memory that a weight outside of the file is mapped into; it is mapped again where it is read."""
+    if hasattr(tensor, "release"):
+        tensor.release()
 
 
 def _constant_array(node: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ OFF = {"fp16": 0.01, "bf16": 0.05}
 GROWS = 4.0
 """A node brings an error in when its result is off by this many times what its inputs are."""
 ROUNDS = 4
+LEAN_ABOVE_BYTES = 400_000_000
+"""Graphs with larger weights are measured in little memory, not in little time."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class _Ranges:
         self.model = typed(prepared)
         self.nodes = list(self.model.graph)
         self.cut: Path | None = None
+        weights = [value.const_value for value in self.model.graph.initializers.values()]
+        self._lean = sum(tensor.nbytes for tensor in weights if tensor is not None) > LEAN_ABOVE_BYTES
         if next(self.requests(), None) is None:
             raise CalibrationError(
                 f"there is no request to measure {precision} with",
@@ -116,19 +121,29 @@ class _Ranges:
         """The requests that are looked at, one at a time."""
         return islice(self.feeds(), REQUESTS)
 
+    def runner(self, path: Path) -> OnnxRunner:
+        """A graph as it is measured: where it is large, its weights are read where they lie."""
+        return OnnxRunner(path, lean=self._lean)
+
+    @cached_property
+    def answers(self) -> list[dict[str, Array]]:
+        """What float32 gives for each request: the float outputs."""
+        with self.runner(self.path) as runner:
+            rows = [runner(request) for request in self.requests()]
+        return [{name: array for name, array in row.items() if array.dtype == np.float32} for row in rows]
+
     def refuse_io(self) -> None:
         """Hold inputs and outputs against what fp16 can say.
 
         Raises:
             PrecisionError: one is beyond it.
         """
-        with OnnxRunner(self.path) as runner:
-            for request in self.requests():
-                for kind, tensors in (("input", request), ("output", runner(request))):
-                    for name, array in tensors.items():
-                        peak = peak_of(array) if array.dtype == np.float32 else 0.0
-                        if peak > LARGEST["fp16"]:
-                            raise self._beyond_io(kind, name, peak)
+        for request, answers in zip(self.requests(), self.answers, strict=False):
+            for kind, tensors in (("input", request), ("output", answers)):
+                for name, array in tensors.items():
+                    peak = peak_of(array) if array.dtype == np.float32 else 0.0
+                    if peak > LARGEST["fp16"]:
+                        raise self._beyond_io(kind, name, peak)
 
     def _beyond_io(self, kind: str, name: str, peak: float) -> PrecisionError:
         maker = next((node for node in self.nodes for value in node.outputs if value.name == name), None)
@@ -187,14 +202,12 @@ class _Ranges:
     def off(self, other: Path) -> dict[str, float]:
         """Relative error of each float output of another graph; infinite where it is not finite."""
         worst: dict[str, float] = {}
-        with OnnxRunner(self.path) as right, OnnxRunner(other) as runner:
-            for request in self.requests():
+        with self.runner(other) as runner:
+            for request, right in zip(self.requests(), self.answers, strict=False):
                 answers = runner(request)
-                for name, array in right(request).items():
-                    if array.dtype == np.float32:
-                        seen = compared(array, answers[name], float("inf"))
-                        error = float("inf") if seen.broken else seen.error
-                        worst[name] = max(worst.get(name, 0.0), error)
+                for name, array in right.items():
+                    seen = compared(array, answers[name], float("inf"))
+                    worst[name] = max(worst.get(name, 0.0), float("inf") if seen.broken else seen.error)
         return worst
 
     def beyond_range(self, folder: Path, keep: Mapping[str, str]) -> dict[str, str]:
@@ -246,7 +259,7 @@ class _Ranges:
         groups = [[v for v in (*node.outputs, *node.inputs) if _is_tapped(v)] for node in self.nodes]
         request = next(self.requests())
         other = rounded or self.cut
-        with taps_of(self.path) as right, taps_of(other or self.path) as second:
+        with taps_of(self.path, lean=self._lean) as right, taps_of(other or self.path, lean=self._lean) as second:
             for values in chunks([group for group in groups if group], request, self.model.graph.inputs):
                 names = [value.name for value in values]
                 with right.runner(names) as runner, second.runner(names) as also:

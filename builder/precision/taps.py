@@ -19,10 +19,10 @@ CHUNK_BYTES = 128 * 1024 * 1024
 class Taps:
     """A graph that can be asked for its inner values; made by :func:`taps_of`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lean: bool) -> None:
         import onnx
 
-        self._folder = folder
+        self._folder, self._lean = folder, lean
         self._base = onnx.load(folder / "base.onnx", load_external_data=False)
 
     @contextmanager
@@ -32,7 +32,7 @@ class Taps:
         Raises:
             ValueError: ONNX Runtime does not take it.
         """
-        with OnnxRunner(self.write(names)) as runner:
+        with OnnxRunner(self.write(names), lean=self._lean) as runner:
             yield runner
 
     def write(self, names: Sequence[str]) -> Path:
@@ -51,13 +51,18 @@ class Taps:
 
 
 @contextmanager
-def taps_of(path: Path) -> Iterator[Taps]:
-    """A graph with its weights written once, beside it, where every look at it maps them from."""
+def taps_of(path: Path, *, lean: bool = False) -> Iterator[Taps]:
+    """A graph with its weights written once, beside it, where every look at it maps them from.
+
+    Args:
+        path: the graph.
+        lean: looked at in little memory, not in little time.
+    """
     import onnx_ir
 
     with tempfile.TemporaryDirectory(prefix="taps-", dir=path.parent) as folder:
         onnx_ir.save(onnx_ir.load(path), Path(folder) / "base.onnx", external_data="base.data")
-        yield Taps(Path(folder))
+        yield Taps(Path(folder), lean=lean)
 
 
 def element_types(path: Path, names: Sequence[str]) -> dict[str, int]:

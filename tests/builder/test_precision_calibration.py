@@ -176,3 +176,9 @@ def test_entropy_and_percentile_make_recipes_that_hold(tmp_path):
         apply(Recipe("int8", "static", (), {"calibrator": method}), graph, to, feeds=requests_of(made))
         sizes.add(to.read_bytes())
     assert len(sizes) > 1
+
+
+def test_the_mean_of_each_channel_over_all_requests(tmp_path):
+    measured = Calibration(twice(tmp_path), of([1, -8], [-3, 2]), tmp_path)
+    assert measured.means({"y": -1})["y"].tolist() == [-2, -6]
+    assert measured.means({"y": 0})["y"].tolist() == [-4]  # the same values along the other dimension

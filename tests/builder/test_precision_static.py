@@ -246,3 +246,77 @@ def test_zero_is_exact_and_both_ends_of_a_range_are_met(first, second, activatio
     for value in (0.0, low, high):
         integer = np.clip(np.rint(value / np.float64(scale)) + int(zero), bounds.min, bounds.max)
         assert abs((integer - int(zero)) * np.float64(scale) - value) <= float(scale) * 0.501 + 1e-6
+
+
+def mean_errors(made, to):
+    """Of each output channel (the last dimension, or the second of an image), over all requests."""
+    want, got = OnnxRunner(made.prepared, threads=1), OnnxRunner(to, threads=1, lean=True)
+    lost = np.concatenate([got(request)["y"] - want(request)["y"] for request in made.feeds()])
+    return np.abs(lost.mean(axis=(0, 2, 3) if lost.ndim == 4 else 0)).max()
+
+
+def shifted_input(*nodes, shape, out, **weights):
+    """A graph whose weights multiply values that are far from zero on average."""
+    first = node("Add", ["x", "far"], ["h"], name="far_from_zero")
+    weights["far"] = np.full((shape[0], *[1] * (len(shape) - 1)), 40, np.float32)
+    return model([first, *nodes], {"x": ["batch", *shape]}, {"y": ["batch", *out]}, weights)
+
+
+def biased():
+    image, pixels = (8, 5, 5), (6, 5, 5)
+    conv = {"kernel_shape": [1, 1], "name": "n"}
+    yield (
+        "conv",
+        shifted_input(
+            node("Conv", ["h", "w", "b"], ["y"], **conv), shape=image, out=pixels, w=weight(6, 8, 1, 1), b=weight(6)
+        ),
+    )
+    yield (
+        "conv without a bias",
+        shifted_input(node("Conv", ["h", "w"], ["y"], **conv), shape=image, out=pixels, w=weight(6, 8, 1, 1)),
+    )
+    yield (
+        "grouped conv",
+        shifted_input(node("Conv", ["h", "w"], ["y"], group=2, **conv), shape=image, out=pixels, w=weight(6, 4, 1, 1)),
+    )
+    yield (
+        "gemm",
+        shifted_input(
+            node("Gemm", ["h", "w", "b"], ["y"], transB=1), shape=(8,), out=(6,), w=weight(6, 8), b=weight(6)
+        ),
+    )
+    yield (
+        "matmul and add",
+        shifted_input(
+            node("MatMul", ["h", "w"], ["m"]),
+            node("Add", ["b", "m"], ["y"]),
+            shape=(8,),
+            out=(6,),
+            w=weight(8, 6),
+            b=weight(6),
+        ),
+    )
+
+
+@pytest.mark.parametrize(("name", "made"), biased())
+def test_what_rounding_a_weight_adds_on_average_is_taken_off(tmp_path, name, made):
+    made = Made(tmp_path, made)
+    plain = mean_errors(made, made.apply(activation="s8", bias_correction=False))
+    corrected = mean_errors(made, made.apply(activation="s8"))
+    assert corrected < plain / 3
+    assert mean_errors(made, made.apply()) < mean_errors(made, made.apply(bias_correction=False))
+
+
+def test_a_bias_that_others_use_stays_as_it_is_for_them(tmp_path):
+    nodes = [
+        node("MatMul", ["h", "w"], ["m"]),
+        node("Add", ["m", "b"], ["y"]),
+        node("Mul", ["x", "b"], ["z"], name="other"),
+    ]
+    graph = shifted_input(*nodes[:2], shape=(8,), out=(8,), w=weight(8, 8), b=weight(8))
+    graph.graph.node.append(nodes[2])
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 8]))
+    made = Made(tmp_path, graph)
+    want, got = (OnnxRunner(file, threads=1) for file in (made.prepared, made.apply()))
+    for request in made.feeds():
+        np.testing.assert_array_equal(got(request)["z"], want(request)["z"])

@@ -50,6 +50,41 @@ OPTIONS: dict[str, frozenset[str]] = {
 }
 """Method: the options it has."""
 
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
+
+
+def _one_of(*known: Any) -> tuple[str, Callable[[Any], bool]]:
+    return ", ".join(map(str, known)), lambda value: any(value == one and type(value) is type(one) for one in known)
+
+
+def _number(low: float, high: float) -> tuple[str, Callable[[Any], bool]]:
+    def fits(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+    return f"a number from {low:g} to {high:g}", fits
+
+
+VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "accuracy_level": _one_of(0, 1, 2, 3, 4),
+    "activation": _one_of("u8", "s8"),
+    "bias_correction": _FLAG,
+    "bits": _one_of(4, 8),
+    "block_size": _one_of(16, 32, 64, 128, 256),
+    "calibrator": _one_of("minmax", "entropy", "percentile"),
+    "io": _one_of("fp32", "fp16"),
+    "op_types": (
+        "a list of operator types",
+        lambda value: isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value),
+    ),
+    "per_channel": _FLAG,
+    "percentile": _number(50, 100),
+    "reduce_range": _FLAG,
+    "smooth": ("null, or a number from 0 to 1", lambda value: value is None or _number(0, 1)[1](value)),
+    "symmetric": _FLAG,
+    "weight": _one_of("s8", "u8"),
+}
+"""Option: what it can be, in words and as a check."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -107,6 +142,9 @@ class Recipe:
         odd = sorted(set(options) - OPTIONS[method], key=str) if isinstance(options, dict) else ["options"]
         if odd:
             raise _refused(f"unknown option {odd[0]!r}", where, ", ".join(sorted(OPTIONS[method])), str(odd[0]))
+        for name, value in options.items():
+            if not VALUES[name][1](value):
+                raise _refused(f"option {name!r} has an unusable value", where, VALUES[name][0], repr(value)[:80])
         if not isinstance(keep, list) or not all(isinstance(name, str) for name in keep):
             raise _refused("`keep` is no list of node names", where, "[node, ...]", repr(keep)[:80])
         return cls(precision, method, tuple(sorted(set(keep))), options)

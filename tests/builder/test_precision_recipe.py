@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from builder.errors import RecipeError
-from builder.precision.recipe import METHODS, OPTIONS, Recipe, read_recipe
+from builder.precision.recipe import METHODS, OPTIONS, VALUES, Recipe, read_recipe
 
 RECIPE = Recipe("int8", "static", ("b", "a"), {"smooth": 0.8, "calibrator": "minmax", "reduce_range": True})
 
@@ -33,6 +33,11 @@ def test_the_text_does_not_depend_on_the_order_of_options():
         ({"extra": 1}, "unknown key 'extra'", "precision, method, options, keep", "extra"),
         ({"options": {"alpha": 1}}, "unknown option 'alpha'", "smooth", "alpha"),
         ({"options": ["smooth"]}, "unknown option 'options'", "smooth", "options"),
+        ({"options": {"smooth": 1.5}}, "option 'smooth' has an unusable value", "null, or a number from 0 to 1", "1.5"),
+        ({"options": {"activation": "u9"}}, "option 'activation' has an unusable value", "u8, s8", "'u9'"),
+        ({"options": {"reduce_range": "yes"}}, "option 'reduce_range' has an unusable value", "true or false", "'yes'"),
+        ({"options": {"percentile": True}}, "option 'percentile' has an unusable value", "from 50 to 100", "True"),
+        ({"options": {"op_types": "Conv"}}, "option 'op_types' has an unusable value", "a list", "'Conv'"),
         ({"keep": "a"}, "`keep` is no list of node names", "[node, ...]", "'a'"),
         ({"keep": [1]}, "`keep` is no list of node names", "[node, ...]", "[1]"),
     ],
@@ -63,5 +68,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read_recipe(tmp_path / "none.yaml")
 
 
-def test_every_method_has_its_options():
+def test_every_method_has_its_options_and_every_option_its_values():
     assert set(METHODS) == set(OPTIONS)
+    assert set().union(*OPTIONS.values()) == set(VALUES)

@@ -134,7 +134,8 @@ def test_exactly_the_node_that_int8_ruins_stays_in_float(bench, target, method):
     assert found.complete
     assert found.blamed[0][0] == "delicate"
     assert found.blamed[0][1] > 1 > found.blamed[1][1]
-    with OnnxRunner(bench.folder / "out.onnx", threads=1) as runner:
+    exact = target == "tensorrt"  # this processor may add signed weights up wrongly
+    with OnnxRunner(bench.folder / "out.onnx", threads=1, lean=exact) as runner:
         assert AgreementJudge(*bench.held, LIMITS)(runner).ok
 
 

@@ -7,6 +7,7 @@ range, and what is written under ``engine.profiles`` goes before both, but must 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from builder.engine.options import Profile, Shape
 from builder.errors import EngineError
@@ -40,6 +41,7 @@ def profiles_of(
     Raises:
         EngineError: a dimension has no bounds, or a profile contradicts the rest of the spec.
     """
+    interface = _with_ranges(interface)
     usual = {BATCH: max(preferred, default=max_batch), **(typical or {})}
     made = []
     for index, written in enumerate(explicit or ({},)):
@@ -57,6 +59,16 @@ def profiles_of(
     if interface.batches and max_batch:
         _check_batch(interface, made, max_batch, where)
     return tuple(made)
+
+
+def _with_ranges(interface: Interface) -> Interface:
+    """The same, every named dimension with the range that it was given anywhere."""
+    ranged = interface.named_dims()
+    inputs = tuple(
+        replace(tensor, dims=tuple(ranged.get(str(dim.name), dim) for dim in tensor.dims))
+        for tensor in interface.inputs
+    )
+    return Interface(inputs, interface.outputs)
 
 
 def _derived(tensor: TensorSpec, max_batch: int, usual: Mapping[str, int], place: str) -> tuple[Shape, Shape, Shape]:

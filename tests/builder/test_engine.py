@@ -110,6 +110,13 @@ def test_a_profile_out_of_batch_and_ranges():
     assert profiles_of(text, max_batch=16, typical={"seq": 999})[0]["x0"][1] == (16, 128)
 
 
+def test_a_range_counts_wherever_its_name_appears():
+    text = interface("int64[batch, seq: 1..128]", "int64[batch, seq]")
+    assert profiles_of(text, max_batch=4)[0]["x1"] == ((1, 1), (4, 128), (4, 128))
+    wide = {"x1": {"min": [1, 1], "opt": [4, 200], "max": [4, 200]}}
+    assert "leaves the range of `seq`" in refused(profiles_of, text, max_batch=4, explicit=[wide])
+
+
 def test_explicit_profiles_go_first_and_the_rest_is_filled_in():
     text = interface("int64[batch, seq: 1..128]", "float32[batch, 3]")
     small = {"x0": {"min": [1, 1], "opt": [1, 16], "max": [1, 32]}, "x1": {"min": [1, 3], "opt": [1, 3], "max": [1, 3]}}

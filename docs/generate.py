@@ -24,8 +24,10 @@ from builder import spec
 from builder.names import MODEL_NAME_PATTERN
 from builder.repository import manifest
 from builder.spec import parts as spec_parts
+from builder.spec import variant_parts
 from builder.spec.triton_fields import DECIDED, is_map, model_config_class
 
+SPEC_ROOM = {**vars(spec_parts), **vars(variant_parts), **vars(spec)}
 REFERENCE = Path(__file__).parent / "reference"
 SCHEMA = "models.schema.json"
 # What a whole number may be, by protobuf's CPPTYPE.
@@ -102,7 +104,7 @@ def _kind(node: dict[str, Any], anchors: dict[str, str]) -> str:
 
 def page(name: str) -> str:
     """A page: its prose, with the tables put in."""
-    rooms: dict[str, Any] = {"spec": {**vars(spec_parts), **vars(spec)}, "manifest": vars(manifest)}
+    rooms: dict[str, Any] = {"spec": SPEC_ROOM, "manifest": vars(manifest)}
     text = (REFERENCE / f"{name}.md.in").read_text(encoding="utf-8")
     headed = re.findall(r"^#+ (.+)\n\n\{\{ table (\w+) \}\}$", text, re.MULTILINE)
     anchors = {
@@ -119,7 +121,7 @@ def page(name: str) -> str:
 def schema() -> str:
     """The JSON schema of ``models.yaml``, for editors."""
     made = spec.Root.model_json_schema(by_alias=True)
-    classes = {cls.__name__: cls for cls in {**vars(spec_parts), **vars(spec)}.values() if _is_model(cls)}
+    classes = {cls.__name__: cls for cls in SPEC_ROOM.values() if _is_model(cls)}
     _describe(made, spec.Root)
     for name, node in made["$defs"].items():
         _describe(node, classes[name])

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.agreement import Judge, Verdict
-from builder.errors import PrecisionError
+from builder.agreement import Judge
 from builder.precision import half
 from builder.precision.apply import apply
 from builder.precision.calibration import Calibration
 from builder.precision.families import Family, families
+from builder.precision.found import Found, nothing_made, out_of_budget
 from builder.precision.frontier import Candidate, fastest, frontier
 from builder.precision.ranges_half import keep_in_fp32
 from builder.precision.recipe import Feeds, Recipe
@@ -41,48 +40,6 @@ NOT_WORTH = 1.05
 CLEARLY = 0.95
 """A share of the loss below which another option is taken for better."""
 _QUICK_ROUNDS = 5
-_BLAMED = 5
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search came to.
-
-    Attributes:
-        recipe: the one chosen.
-        verdict: of the judge on it.
-        chosen: the same with its size and times.
-        frontier: those judged that nothing else beats.
-        complete: False where the time ran out before everything was tried.
-        seconds: how long it took, this time.
-        blamed: nodes by what they cost, the dearest first, as a share of what the whole model may lose.
-    """
-
-    recipe: Recipe
-    verdict: Verdict
-    chosen: Candidate
-    frontier: tuple[Candidate, ...]
-    complete: bool
-    seconds: float
-    blamed: tuple[tuple[str, float], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for the manifest."""
-        return {
-            "recipe": self.recipe.as_dict(),
-            "verdict": self.verdict.as_dict(),
-            "chosen": self.chosen.as_dict(),
-            "frontier": [one.as_dict() for one in self.frontier],
-            "complete": self.complete,
-            "seconds": round(self.seconds, 1),
-            "blamed": [list(pair) for pair in self.blamed[:_BLAMED]],
-        }
-
-
-class OutOfBudgetError(PrecisionError):
-    """Nothing that was tried holds the accuracy; ``best`` came nearest, and was written."""
-
-    best: Found
 
 
 def search(
@@ -153,7 +110,7 @@ def search(
             remove(folder / left)
         step.done("found" if found.verdict.ok else "failed", f"{trials.count} candidates judged")
     if not found.verdict.ok:
-        raise _out_of_budget(found, precision, minutes)
+        raise out_of_budget(found, precision, minutes)
     return found
 
 
@@ -203,7 +160,7 @@ class _Hunt:
         """What to take of all that was judged."""
         usable = [trial for trial in self._judged.values() if trial.verdict is not None]
         if not usable:
-            raise _nothing(self._problems, complete)
+            raise nothing_made(self._problems, complete)
         within = [trial for trial in usable if trial.ok]
         chosen = self._times(self._shortlist(within))
         rest = [candidate(trial) for trial in usable if trial.recipe.digest not in chosen]
@@ -361,41 +318,3 @@ def _fewest(leaving: Callable[[int], Trial], most: int, guess: int) -> int | Non
         if passing == 1:
             return 1
     return passing
-
-
-def _out_of_budget(found: Found, precision: str, minutes: float) -> OutOfBudgetError:
-    dearest = ", ".join(f"{name} ({cost:.3g})" for name, cost in found.blamed[:_BLAMED] if cost > 0)
-    limits = ", ".join(f"{name} {limit:g}" for name, limit in found.verdict.limits.items())
-    tried = f"the best of all that was tried: {found.recipe.method}, {len(found.recipe.keep)} nodes in float"
-    more = (
-        ""
-        if found.complete
-        else f"search longer than {minutes:g} minutes (--search-minutes; it goes on where it was), "
-    )
-    error = OutOfBudgetError(
-        f"{precision} does not hold its accuracy: {'; '.join(found.verdict.failed)}",
-        where=f"nodes that cost most, in shares of what may be lost: {dearest}" if dearest else "",
-        expected=limits,
-        got=tried,
-        fix=f"{more}give more calibration samples, and more typical ones, name delicate nodes in `precision.keep`, "
-        "take a wider limit (`agreement`, `evaluate.max_drop`) or a finer precision; --allow-accuracy-drop publishes "
-        "it as it is",
-    )
-    error.best = found
-    return error
-
-
-def _nothing(problems: Sequence[str], complete: bool) -> PrecisionError:
-    if not complete and not problems:
-        return PrecisionError(
-            "the time for searching was spent before a single candidate was judged",
-            expected="time for a few candidates",
-            got="none",
-            fix="give it more minutes: --search-minutes",
-        )
-    return PrecisionError(
-        "no recipe could be made for this model",
-        expected="at least one",
-        got=problems[0] if problems else "nothing in the graph that could be changed",
-        fix="leave this variant out",
-    )

@@ -9,10 +9,11 @@ import pytest
 
 from builder.agreement import AgreementJudge
 from builder.errors import CalibrationError, PrecisionError
+from builder.precision.found import OutOfBudgetError
 from builder.precision.frontier import table
 from builder.precision.prepare import prepared
 from builder.precision.recipe import Recipe
-from builder.precision.search import OutOfBudgetError, search
+from builder.precision.search import search
 from builder.precision.sensitivity import costs, parts
 from builder.reference import OnnxRunner
 from serving.progress import SILENT

@@ -214,6 +214,7 @@ def quantize(
         insertion.inputs(node)
         if not _float_output(node, settings):
             insertion.result(node)
+    insertion.keep_in_float(model, nodes)
     tables = embeddings.Embeddings(model, insertion.maker)
     for node in looked_up:
         tables.quantize(node)
@@ -262,6 +263,29 @@ class _Insertion:
             use.node.replace_input_with(use.idx, dequantized)
         if output:
             self._become_output(value, dequantized)
+
+    def keep_in_float(self, model: Any, quantized: list[Any]) -> None:
+        """Have ONNX Runtime compute in float what stays in float.
+
+        Where a float weight meets a dequantized value of one scale, it would quantize the weight by itself, with one
+        scale for all channels. A value whose scale is written out for each channel, the same for all, it leaves alone.
+        """
+        done = {id(node) for node in quantized}
+        for node in graphs.nodes(model, ("Conv", "Gemm")):
+            value = node.inputs[0]
+            if id(node) in done or id(value) not in self._parameters or graphs.constant(node.inputs[1]) is None:
+                continue
+            shape = node.inputs[1].const_value.shape
+            count = int(shape[1]) * int(attribute(node, "group", 1))
+            if node.op_type == "Gemm":
+                count = int(shape[1 if attribute(node, "transB", 0) else 0])
+            parts = [np.full(count, part.const_value.numpy()) for part in self._parameters[id(value)]]
+            given = [self.maker.weight(part, f"{node.name}_each") for part in parts]
+            made = self.maker.node(
+                "DequantizeLinear", [value.producer().inputs[0], *given], name=f"{node.name}_input", like=value, axis=1
+            )
+            self._graph.insert_before(node, [made])
+            node.replace_input_with(0, made.outputs[0])
 
     def _become_output(self, value: Any, dequantized: Any) -> None:
         index = next(i for i, found in enumerate(self._graph.outputs) if found is value)

@@ -320,3 +320,18 @@ def test_a_bias_that_others_use_stays_as_it_is_for_them(tmp_path):
     want, got = (OnnxRunner(file, threads=1) for file in (made.prepared, made.apply()))
     for request in made.feeds():
         np.testing.assert_array_equal(got(request)["z"], want(request)["z"])
+
+
+def test_a_convolution_that_is_kept_is_computed_in_float_by_onnxruntime(tmp_path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    to = Made(tmp_path, GRAPHS["convolutions"]()).apply("depthwise", "head")
+    onnxruntime.InferenceSession(str(to), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
+    weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    assert "QLinearConv" in {found.op_type for found in graph.node}
+    kept = [found for found in graph.node if found.name.startswith(("depthwise", "head")) and len(found.input) > 2]
+    assert not [found for found in kept if found.op_type in ("QLinearConv", "QGemm")]
+    assert onnx.TensorProto.FLOAT in {weights.get(name) for found in kept for name in found.input[1:]}

@@ -79,12 +79,32 @@ class Plan:
     def _note(self) -> str:
         counts: dict[str, int] = {}
         for node in self.nodes:
-            if not self.of(node).converted and has_float(node) and node.name not in self._keep:
+            choice = self.of(node)
+            in_float = graphs.FLOAT in (*choice.inputs, *choice.outputs)  # else it takes what comes: Shape, ArgMax
+            if in_float and not choice.converted and node.name not in self._keep:
                 counts[node.op_type] = counts.get(node.op_type, 0) + 1
         told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         return (
             f"in float32 without being asked (ONNX has no half for them, or between kept nodes): {told}" if told else ""
         )
+
+
+def index_arithmetic(nodes: list[Any]) -> dict[str, str]:
+    """Floats made of integers and lone constants that become integers again: a rounded index is another."""
+    exact: set[int] = set()
+    for node in nodes:
+        floats = [value for value in node.inputs if graphs.is_float(value)]
+        made = [value.producer() for value in floats if graphs.constant(value) is None]
+        lone = all(value.const_value.size == 1 for value in floats if graphs.constant(value) is not None)
+        if lone and all(maker is not None and id(maker) in exact for maker in made) and has_float(node):
+            exact.add(id(node))
+    found: dict[str, str] = {}
+    for node in reversed(nodes):
+        users = [use.node for value in node.outputs if graphs.is_float(value) for use in value.uses()]
+        ends = any(map(graphs.is_float, node.inputs)) and not any(map(graphs.is_float, node.outputs))
+        if id(node) in exact and (ends or any(user.name in found for user in users)):
+            found[node.name] = "computes an integer from integers: rounded, it is another one"
+    return found
 
 
 def _all_nodes(graph: Any, keep: frozenset[str], inside: bool = False) -> Iterator[tuple[Any, bool]]:

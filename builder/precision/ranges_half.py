@@ -21,7 +21,7 @@ from builder.errors import CalibrationError, PrecisionError
 from builder.numerics import Array
 from builder.precision import graph as graphs
 from builder.precision.half import LARGEST, emulated, typed
-from builder.precision.half_plan import has_float
+from builder.precision.half_plan import has_float, index_arithmetic
 from builder.precision.recipe import Feeds
 from builder.precision.seen import Seen, compared, peak_of, without_cut, worse
 from builder.precision.sums import largest_inside
@@ -37,6 +37,7 @@ OFF = {"fp16": 0.01, "bf16": 0.05}
 GROWS = 4.0
 """A node brings an error in when its result is off by this many times what its inputs are."""
 ROUNDS = 4
+ROUNDED = "rounded.onnx"
 LEAN_ABOVE_BYTES = 400_000_000
 """Graphs with larger weights are measured in little memory, not in little time."""
 
@@ -78,22 +79,19 @@ def keep_in_fp32(prepared: Path, feeds: Feeds, precision: str, *, io: str = "fp3
     work = _Ranges(prepared, feeds, precision)
     if io == "fp16":
         work.refuse_io()
-    keep = dict(work.index_arithmetic())
+    keep = index_arithmetic(work.nodes)
     with tempfile.TemporaryDirectory(prefix="ranges-", dir=prepared.parent) as folder:
         keep = {**work.cut_constants(Path(folder)), **keep}
         keep = {**work.beyond_range(Path(folder), keep), **keep}
+        off = work.rounded(Path(folder), keep)
         for _ in range(ROUNDS):
-            emulated(prepared, Path(folder) / "rounded.onnx", precision=precision, keep=keep)
-            off = work.off(Path(folder) / "rounded.onnx")
-            if max(off.values(), default=0.0) <= OFF[precision]:
-                break
-            new = work.culprits(Path(folder) / "rounded.onnx", keep)
+            new = work.culprits(Path(folder), keep) if work.is_off(off) else {}
             if not new:
                 break
             keep.update(new)
-        else:
-            emulated(prepared, Path(folder) / "rounded.onnx", precision=precision, keep=keep)
-            off = work.off(Path(folder) / "rounded.onnx")
+            off = work.rounded(Path(folder), keep)
+        if work.is_off(off):
+            keep, off = work.first_nodes(Path(folder), keep, off)
     return Kept(tuple(sorted(keep)), dict(sorted(keep.items())), off)
 
 
@@ -156,23 +154,6 @@ class _Ranges:
             fix="leave `precision: {io: fp32}`, as it is by default, or scale the values in the model",
         )
 
-    def index_arithmetic(self) -> dict[str, str]:
-        """Floats made of integers and lone constants that become integers again: a rounded index is another."""
-        exact: set[int] = set()
-        for node in self.nodes:
-            floats = [value for value in node.inputs if graphs.is_float(value)]
-            made = [value.producer() for value in floats if graphs.constant(value) is None]
-            lone = all(value.const_value.size == 1 for value in floats if graphs.constant(value) is not None)
-            if lone and all(maker is not None and id(maker) in exact for maker in made) and has_float(node):
-                exact.add(id(node))
-        found: dict[str, str] = {}
-        for node in reversed(self.nodes):
-            users = [use.node for value in node.outputs if graphs.is_float(value) for use in value.uses()]
-            ends = any(map(graphs.is_float, node.inputs)) and not any(map(graphs.is_float, node.outputs))
-            if id(node) in exact and (ends or any(user.name in found for user in users)):
-                found[node.name] = "computes an integer from integers: rounded, it is another one"
-        return found
-
     def cut_constants(self, folder: Path) -> dict[str, str]:
         """Constants beyond the largest half are cut to it. That is right for a mask; where it changes the answers,
         the nodes that use them are kept.
@@ -230,9 +211,40 @@ class _Ranges:
                 found[node.name] = f"{what} is up to {value:.3g}; fp16 ends at {self.limit:.0f}"
         return found
 
-    def culprits(self, rounded: Path, keep: Mapping[str, str]) -> dict[str, str]:
+    def is_off(self, off: Mapping[str, float]) -> bool:
+        """The answers are off by more than rounding makes them."""
+        return max(off.values(), default=0.0) > OFF[self.precision]
+
+    def rounded(self, folder: Path, keep: Mapping[str, str]) -> dict[str, float]:
+        """How far the answers are off when all but the kept nodes round; the graph that does is left there."""
+        emulated(self.path, folder / ROUNDED, precision=self.precision, keep=keep)
+        return self.off(folder / ROUNDED)
+
+    def first_nodes(
+        self, folder: Path, keep: dict[str, str], off: dict[str, float]
+    ) -> tuple[dict[str, str], dict[str, float]]:
+        """Where errors only add up, the first nodes are kept, as few as it takes: all that follows amplifies theirs.
+
+        Where not even half of the nodes are enough, nothing more is kept.
+        """
+        reason = f"one of the first nodes: what they lose is amplified to {max(off.values()):.1%} of the answer"
+        low, high = 0, len(self.nodes) // 2
+        best = keep, off
+        while low < high:
+            count = (low + high) // 2 if best[0] is not keep else high
+            tried = {**dict.fromkeys((node.name for node in self.nodes[:count] if has_float(node)), reason), **keep}
+            now = self.rounded(folder, tried)
+            if not self.is_off(now):
+                best, high = (tried, now), count
+            elif best[0] is keep:
+                break
+            else:
+                low = count + 1
+        return best
+
+    def culprits(self, folder: Path, keep: Mapping[str, str]) -> dict[str, str]:
         """Nodes where the error comes in, and those that make what they read."""
-        look = self._look(rounded)
+        look = self._look(folder / ROUNDED)
         found: dict[str, str] = {}
         for node in self.nodes:
             inputs = [value for value in node.inputs if graphs.is_float(value) and graphs.constant(value) is None]

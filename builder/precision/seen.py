@@ -34,7 +34,8 @@ def without_cut(array: Array, cut: Array | None, above: float) -> Array:
     """Zero where a value is large only for a mask's constant: cutting that constant has changed it."""
     if cut is None:
         return array
-    masked = (np.abs(array) > above) & (np.abs(array - cut) > 0.01 * np.abs(array))
+    with np.errstate(invalid="ignore"):  # of two infinities
+        masked = (np.abs(array) > above) & (np.abs(array - cut) > 0.01 * np.abs(array))
     return np.where(masked, np.float32(0), array)
 
 

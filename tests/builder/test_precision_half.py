@@ -375,6 +375,20 @@ def test_an_underflow_that_ruins_a_division_is_found_by_rounding(graph, tmp_path
     assert close(run(tmp_path / "rounded.onnx", x=X)["y"], run(path, x=X)["y"], 0.01)
 
 
+def test_where_errors_only_add_up_the_first_nodes_are_kept(graph, tmp_path):
+    steps = "".join(f"a{k} = Sub(one, y{k})\n b{k} = Mul(y{k}, a{k})\n y{k + 1} = Mul(b{k}, four)\n" for k in range(6))
+    path = graph(f"g (float[n, 8] y0) => (float[n, 8] y6) {{ {steps} }}", one=np.float32([1]), four=np.float32([4]))
+    feed = {"y0": RNG.random((16, 8), np.float32)}  # each step doubles what the one before was off by
+    emulated(path, tmp_path / "rounded.onnx", precision="fp16")
+    assert not close(run(tmp_path / "rounded.onnx", **feed)["y6"], run(path, **feed)["y6"], 0.02)
+    found = keep_in_fp32(path, lambda: iter([feed]), "fp16")
+    order = [node.name for node in onnx.load(path).graph.node]
+    assert set(found.nodes) == set(order[: len(found.nodes)])
+    assert 0 < len(found.nodes) <= len(order) // 2
+    assert found.off["y6"] <= 0.01
+    assert "first nodes" in found.reasons[order[0]]
+
+
 def test_indices_computed_in_float_stay_exact(graph, tmp_path):
     text = """g (int64[n] at, float[n] x) => (int64[n] slot, float[n] y)
     { f = Cast<to = 1>(at)

@@ -23,7 +23,7 @@ from builder.precision.found import Found, nothing_made, out_of_budget
 from builder.precision.frontier import Candidate, fastest, frontier
 from builder.precision.ranges_half import keep_in_fp32
 from builder.precision.recipe import Feeds, Recipe
-from builder.precision.sensitivity import Cost, Part, costs, parts
+from builder.precision.sensitivity import Cost, Part, costs, named, parts
 from builder.precision.trials import OutOfTimeError, Stopwatch, Trial, Trials, candidate, remove
 from serving.progress import Reporter
 
@@ -71,7 +71,7 @@ def search(
         minutes: how long new candidates may be begun.
         folder: where what was judged is kept, so that a search that was cut off goes on.
         reporter: where progress goes.
-        keep: nodes that stay in float whatever happens.
+        keep: what stays in float whatever happens: names of nodes, globs of them, operator types.
         options: of the recipe; what is given is not varied.
 
     Raises:
@@ -117,7 +117,7 @@ def search(
 def _start(
     prepared: Path, feeds: Feeds, precision: str, target: str, keep: Sequence[str], options: Mapping[str, Any]
 ) -> list[Family]:
-    kept = tuple(sorted(set(keep)))
+    kept = tuple(named(prepared, keep))
     if precision in ("fp16", "bf16"):
         measured = keep_in_fp32(prepared, feeds, precision, io=str(options.get("io", "fp32")))
         return families(precision, target, [], sorted({*kept, *measured.nodes}), options)

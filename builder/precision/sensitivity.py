@@ -6,6 +6,8 @@ lose 0.0071. So what a choice of nodes will lose is known before it is made, and
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder.errors import PrecisionError
 from builder.precision import dynamic, static, weights
 from builder.precision import graph as graphs
 from builder.precision.recipe import Recipe
@@ -51,6 +54,29 @@ class Cost:
     def per_work(self) -> float:
         """Loss for its share of the work: what is left in float first."""
         return self.loss / max(self.part.work, 1.0)
+
+
+def named(prepared: Path, patterns: Iterable[str]) -> list[str]:
+    """The nodes that names, globs of names and operator types mean, sorted.
+
+    Raises:
+        PrecisionError: one of them means no node.
+    """
+    nodes = [(node.name, node.op_type) for node in graphs.load(prepared).graph]
+    found: set[str] = set()
+    for pattern in patterns:
+        meant = {name for name, op_type in nodes if pattern in (name, op_type) or fnmatch.fnmatchcase(name, pattern)}
+        if not meant:
+            near = difflib.get_close_matches(pattern, [text for node in nodes for text in node], n=3, cutoff=0.4)
+            raise PrecisionError(
+                f"`precision.keep` names no node of the graph: {pattern!r}",
+                where="precision.keep",
+                expected="names of nodes, globs of them (`/encoder/*`), or operator types",
+                got=f"{len(nodes)} nodes; near it: {', '.join(dict.fromkeys(near)) or 'none'}",
+                fix="take a name from there, or leave it out",
+            )
+        found |= meant
+    return sorted(found)
 
 
 def parts(prepared: Path, recipe: Recipe) -> list[Part]:

@@ -14,7 +14,7 @@ from builder.precision.frontier import table
 from builder.precision.prepare import prepared
 from builder.precision.recipe import Recipe
 from builder.precision.search import search
-from builder.precision.sensitivity import costs, parts
+from builder.precision.sensitivity import costs, named, parts
 from builder.reference import OnnxRunner
 from serving.progress import SILENT
 
@@ -147,6 +147,14 @@ def test_for_a_cpu_the_candidates_are_timed_and_for_others_not(bench):
 
 def test_what_the_user_keeps_stays_in_float(bench):
     assert set(bench.search(target="tensorrt", keep=["third"]).recipe.keep) == {"delicate", "third"}
+
+
+def test_nodes_to_keep_are_names_globs_or_operator_types(bench):
+    assert named(bench.prepared, ["del*", "last"]) == ["delicate", "last"]
+    assert named(bench.prepared, ["MatMul"]) == ["delicate", "first", "last", "third"]
+    with pytest.raises(PrecisionError, match="names no node of the graph: 'delicat'") as caught:
+        bench.search(keep=["delicat"])
+    assert "near it: delicate" in str(caught.value)
 
 
 def test_what_the_user_decided_is_not_varied(bench):

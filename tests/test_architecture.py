@@ -30,6 +30,11 @@ def test_imports_run_one_way(package):
         assert ours <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
 
 
+def test_only_choosing_measures():
+    importers = {path.name for path in (ROOT / "builder").rglob("*.py") if "perf" in set(_imports(path))}
+    assert importers == {"choose.py"}
+
+
 def test_stages_of_the_builder_do_not_know_each_other():
     stages = {"sources", "export", "config", "verify", "repository"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.

@@ -23,7 +23,7 @@ import numpy as np
 
 from builder import golden, sources
 from builder.artifact import Artifact
-from builder.config import ModelConfig
+from builder.config import ModelConfig, render
 from builder.incremental.answers import Answers
 from builder.incremental.cache import Cache, Record, digest_of
 from builder.incremental.keys import Subject
@@ -358,6 +358,12 @@ class Build:
                 _link_or_copy(artifact.path.with_name(name), folder / name)
         for name, file in self.config(of).labels.items():
             (folder / name).write_bytes(file.read_bytes())
+
+    def stage_model(self, of: str) -> None:
+        """What the server reads: the configuration beside the version folder, and what is in that."""
+        self.stage_files(of)
+        text = render(self.config(of).at(self.version_of(of)), header=self.header)
+        (self.model_dir(of) / publish.CONFIG).write_text(text, encoding="utf-8")
 
     def to_publish(self) -> dict[str, publish.Staged]:
         """The verified versions, ready to be moved into the repository, by variant; the plain name last."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Result, Stage, made_result, plain_interface, seed
-from builder.config import decide, fields_of, render
+from builder.config import decide, fields_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
 from builder.loaded import OnnxFile
@@ -133,22 +133,15 @@ def _config(build: Build, of: str) -> Result:
 
 
 def _contract(build: Build, of: str) -> Result:
-    _stage(build, of)
+    build.stage_model(of)
     artifact = build.artifact(build.variant_of(of))
     engine = artifact.interface if artifact.format == "plan" else None
     check_contract(build.model_dir(of), build.version_of(of), engine=engine)
     return Result()
 
 
-def _stage(build: Build, of: str) -> None:
-    """What the server reads: the configuration beside the version folder, and what is in that."""
-    build.stage_files(of)
-    text = render(build.config(of).at(build.version_of(of)), header=build.header)
-    (build.model_dir(of) / publish.CONFIG).write_text(text, encoding="utf-8")
-
-
 def _serve(build: Build, of: str) -> Result:
-    _stage(build, of)
+    build.stage_model(of)
     variant, answers = build.variant_of(of), build.answers
     interface = build.artifact(variant).interface
 

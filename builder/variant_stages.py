@@ -98,16 +98,20 @@ def _recipe(path: Path, variant: Variant) -> Recipe:
 
 
 def _searched(build: Build, variant: Variant, judging: Judging, graph: Path, to: Path) -> tuple[Recipe, dict[str, Any]]:
+    from builder.precision.apply import apply
+    from builder.precision.ranges_half import keep_in_fp32
     from builder.precision.search import search
 
     asked = build.subject.model.precision
     folder = build.cache.folder / "search" / build.subject.name / variant.name
     folder.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"io": asked.io} if variant.precision in ("fp16", "bf16") else {}
+    options: dict[str, Any] = {}
     if variant.precision == "int8" and asked.calibrator != "auto":
         options["calibrator"] = asked.calibrator
         options |= {"percentile": asked.percentile} if asked.calibrator == "percentile" else {}
     judge = judging.judge(variant.precision)
+    if asked.io == "fp16" and variant.precision == "fp16":
+        keep_in_fp32(graph, judging.feeds, "fp16", io="fp16")
     try:
         found = search(
             graph,
@@ -129,7 +133,12 @@ def _searched(build: Build, variant: Variant, judging: Judging, graph: Path, to:
         if best is None or not build.subject.allow_drop:
             raise
         found = best
-    return found.recipe, found.as_dict()
+    recipe = found.recipe
+    if asked.io == "fp16" and variant.precision == "fp16":
+        # What is rounded at the border is little; that nothing overflows there was made sure of before.
+        recipe = dataclasses.replace(recipe, options={**recipe.options, "io": "fp16"})
+        apply(recipe, graph, to, feeds=judging.feeds)
+    return recipe, found.as_dict()
 
 
 def _notes(recipe: Recipe, searched: dict[str, Any]) -> Iterator[str]:
@@ -308,6 +317,7 @@ def choose(build: Build) -> Result:
     for name in build.published:
         if not name:
             continue
+        build.stage_model(name)  # where nothing had to be asked, the server has not seen it yet
         variant = VARIANTS[name]
         accuracy = build.kept.get(name_of("accuracy", name))
         score = float(accuracy.data["agreement"]["margin"]) if accuracy else 1.0

@@ -35,7 +35,7 @@ def apply(
         if calibration is None and feeds is not None:
             calibration = Calibration(prepared, feeds, Path(folder))
         METHODS[recipe.method](recipe, prepared, to, calibration)
-    graphs.check(prepared, to)
+    graphs.check(prepared, to, half_at_the_border=recipe.options.get("io") == "fp16")
 
 
 def _check_keep(recipe: Recipe, prepared: Path) -> None:

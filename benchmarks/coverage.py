@@ -1,6 +1,6 @@
 """Which architectures hold in which precision: twelve of transformers through `build-repo` as fp32, fp16 and int8.
 
-    python benchmarks/coverage.py                       # all of them; about 15 minutes
+    python benchmarks/coverage.py                       # all of them; about 20 minutes
     python benchmarks/coverage.py bert vit --search-minutes 1
     python benchmarks/coverage.py --write               # the table goes into benchmarks/coverage.md
 
@@ -171,6 +171,18 @@ def write(lines: Sequence[str], report: Path = REPORT) -> None:
     report.write_text(f"{head}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{tail}", encoding="utf-8")
 
 
+def resumed(file: Path) -> dict[str, list[Row]]:
+    """The rows of a file that was written before, by architecture; none where there is no such file."""
+    found: dict[str, list[Row]] = {}
+    for row in json.loads(file.read_text())["rows"] if file.is_file() else ():
+        found.setdefault(row["architecture"], []).append(Row(**row))
+    return found
+
+
+def _ordered(known: dict[str, list[Row]]) -> list[dict[str, Any]]:
+    return [asdict(row) for name in ARCHITECTURES for row in known.get(name, ())]
+
+
 def main() -> int:
     """Arguments, builds, the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,21 +191,23 @@ def main() -> int:
     parser.add_argument("--search-minutes", type=float, default=0.5, help="for each search, at most (default: 0.5)")
     parser.add_argument("--write", action="store_true", help=f"put the table into {REPORT.name}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--resume", action="store_true", help="take what is in --json's file, build the rest, or NAMES")
     chosen = parser.parse_args()
-    rows: list[Row] = []
-    seconds: dict[str, float] = {}
+    known = resumed(chosen.json) if chosen.resume and chosen.json else {}
+    names = chosen.names or [name for name in ARCHITECTURES if name not in known]
     with tempfile.TemporaryDirectory(prefix="coverage-") as base:
-        for name in chosen.names or ARCHITECTURES:
-            built, seconds[name] = build(name, chosen.variants, Path(base) / name, chosen.search_minutes)
-            rows += built
-            print(
-                f"{name}: {seconds[name]:.0f} s, {', '.join(row.status for row in built)}", file=sys.stderr, flush=True
-            )
+        for name in names:
+            known[name], seconds = build(name, chosen.variants, Path(base) / name, chosen.search_minutes)
+            became = ", ".join(row.status for row in known[name])
+            print(f"{name}: {seconds:.0f} s, {became}", file=sys.stderr, flush=True)
             shutil.rmtree(Path(base) / name)
+            if chosen.json:  # after each, so that --resume goes on from there
+                chosen.json.write_text(json.dumps({"rows": _ordered(known)}, indent=1) + "\n")
+    rows = [Row(**row) for row in _ordered(known)]
     facts = {**host_facts(), **tool_versions("torch", "transformers", "onnxruntime")}
     lines = [
         f"{', '.join(f'{key} {value}' for key, value in facts.items())}; {SAMPLES} samples, "
-        f"{chosen.search_minutes:g} minutes for each search, {sum(seconds.values()) / 60:.0f} minutes in all.",
+        f"{chosen.search_minutes:g} minutes for each search.",
         "",
         f"Built: {summary(rows)}.",
         "",
@@ -202,8 +216,6 @@ def main() -> int:
     print("\n".join(lines))
     if chosen.write:
         write(lines)
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"machine": facts, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     return 0
 
 

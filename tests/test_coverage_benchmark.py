@@ -1,5 +1,8 @@
 """The table of architectures: its specs are ones a user could write, and what failed is in it with its reason."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import yaml
@@ -44,6 +47,13 @@ def test_the_table_is_put_between_its_marks(tmp_path):
     for _ in range(2):
         coverage.write(["| new |"], report)
     assert report.read_text() == f"above\n{coverage.BEGIN}\n\n| new |\n\n{coverage.END}\nbelow\n"
+
+
+def test_what_was_measured_before_is_read_back(tmp_path):
+    row = coverage.Row("bert", "onnx-fp32", "built", 1000, 1.0, None, 1.0)
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": [asdict(row)]}))
+    assert coverage.resumed(tmp_path / "rows.json") == {"bert": [row]}
+    assert coverage.resumed(tmp_path / "absent.json") == {}
 
 
 def test_a_recipe_is_told_in_a_few_words():

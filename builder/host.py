@@ -44,11 +44,6 @@ def cpu_model() -> str:
     return platform.processor()
 
 
-def has_nvidia_gpu() -> bool:
-    """True where the driver of an NVIDIA GPU is loaded."""
-    return Path("/dev/nvidiactl").exists()
-
-
 def available_memory_bytes() -> int:
     """How much memory can still be taken: what the kernel calls available, or less in a container with a limit."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -65,6 +65,7 @@ def _export(build: Build, of: str) -> Result:
             build.samples,
             options=subject.model.export,
             release=subject.spec.server,
+            opset_limit=subject.model.opset_limit,
             folder=subject.spec.folder,
             to=to,
         )
@@ -109,7 +110,7 @@ def _precision(build: Build, of: str) -> Result:
 
 
 def _engine(build: Build, of: str) -> Result:
-    from builder.variant_stages import engine
+    from builder.engine_stage import engine
 
     return engine(build, of)
 

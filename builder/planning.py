@@ -21,7 +21,7 @@ from builder.incremental.steps import (
     served_variant,
     steps_of,
 )
-from builder.releases import PINNED_RELEASE, newest_opset
+from builder.releases import PINNED_RELEASE
 from builder.repository import publish
 from builder.spec import ModelSpec, Spec
 from builder.variants import VARIANTS
@@ -221,7 +221,7 @@ def _in_words(subject: Subject) -> dict[str, str]:
     release = spec.server or PINNED_RELEASE
     source = str(getattr(model.source, model.source.kind))
     exporter = "dynamo" if model.export.exporter == "auto" else model.export.exporter
-    opset = model.export.opset or newest_opset(spec.server, exporter)
+    opset = model.opset_of(spec.server, exporter)
     export = f"torch.onnx.export by {exporter}, opset {opset}, for Triton {release}"
     metric = f"{model.evaluate.python}" if model.evaluate else ""
     drop = f", a drop of at most {model.evaluate.max_drop:g}" if model.evaluate else ""

@@ -1,10 +1,9 @@
-"""The stages that only variants beyond fp32 have: precision, its judgement, engines, and the choice of the fastest."""
+"""The stages that only variants beyond fp32 have: precision, its judgement, and the choice of the fastest."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,18 @@ from typing import Any
 import numpy as np
 
 from builder.agreement import DROP, Verdict
-from builder.artifact import EXTERNAL_DATA_SUFFIX, Artifact, artifact_of
+from builder.artifact import EXTERNAL_DATA_SUFFIX, artifact_of
 from builder.building import Build, Result, made_result, seed
-from builder.errors import AccuracyError, EngineError, PrecisionError, RecipeError
+from builder.errors import AccuracyError, PrecisionError, RecipeError
 from builder.host import tool_versions
 from builder.incremental.cache import digest_of
 from builder.incremental.steps import artifact_step, name_of
 from builder.judging import CastRunner, Judging
 from builder.precision.recipe import Recipe, read_recipe
 from builder.reference import OnnxRunner, Runner
-from builder.releases import PINNED_RELEASE, check_engine_fits
 from builder.tensors import Interface, TensorSpec
-from builder.variants import VARIANTS, Variant, is_servable
+from builder.variants import VARIANTS, Variant
 from serving.dtypes import BY_NAME
-from serving.terminal import parse_size
 
 _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 _QUICK_SAMPLES = 64
@@ -228,80 +225,6 @@ def _refused(build: Build, of: str, verdict: Verdict) -> AccuracyError:
         fix="take the recipe out of `precision.recipes` to search again, add `precision.keep`, more samples, or raise "
         "the limit; --allow-accuracy-drop publishes it as it is",
     )
-
-
-def engine(build: Build, of: str) -> Result:
-    """Build the engine of a variant: one file for each compute capability, or one for all of them ahead of time.
-
-    Raises:
-        EngineError, UnavailableError: as :func:`builder.engine.engine_from_onnx`, or the server could not load it.
-    """
-    from builder.engine import EngineOptions, describe_engine, engine_file, engine_from_onnx, profiles_of
-
-    variant, subject = VARIANTS[of], build.subject
-    asked, batch = subject.model.engine, subject.model.batch
-    source = build.made_by(name_of("precision", of)) if variant.precision != "fp32" else build.export
-    graph = source.path if variant.precision != "fp32" else prepared_of(build)
-    explicit = [{name: shapes.model_dump() for name, shapes in profile.items()} for profile in asked.profiles]
-    options = EngineOptions(
-        gpus=asked.gpu,
-        profiles=profiles_of(
-            source.interface,
-            max_batch=batch.max if source.interface.batches else 0,
-            preferred=batch.preferred,
-            explicit=explicit,
-            typical=build.kept["samples"].data["sizes"],
-            where=f"models.{subject.name}.engine.profiles",
-        ),
-        workspace_bytes=parse_size(asked.workspace) if asked.workspace else None,
-        optimization_level=asked.optimization_level,
-        version_compatible=asked.version_compatible,
-        hardware_compatibility=asked.hardware_compatibility,
-        sparsity=asked.sparsity,
-        refit=asked.refit,
-        weight_streaming=asked.weight_streaming,
-        plugins=tuple(str(subject.spec.folder / file) for file in asked.plugins),
-        dla_core=asked.dla_core,
-    )
-    folder = build.folder(f"engine {of}")
-    own = subject.spec.folder / asked.timing_cache if asked.timing_cache else build.cache.folder / "timing"
-    plan = folder / "model.plan"
-    try:
-        built = engine_from_onnx(graph, plan, kind=variant.target, options=options, timing_cache=own)
-    except EngineError as error:
-        raise _with_kept_log(build, of, error, plan.with_name(f"{plan.name}.log"), graph) from error
-    if is_servable(variant):
-        check_engine_fits(
-            subject.spec.server or PINNED_RELEASE,
-            variant.target,
-            built.version,
-            version_compatible=asked.version_compatible,
-        )
-        built.path.rename(file := folder / engine_file(built.capabilities[0]))
-    else:
-        file = built.path
-    made = Artifact(
-        path=file,
-        format="plan",
-        precision=variant.precision,
-        interface=source.interface,
-        sha256={file.name: built.sha256},
-        size_bytes=built.size_bytes,
-        tools={**source.tools, variant.target: built.version},
-        notes=(*source.notes, *built.notes),
-    )
-    return made_result(made, engine=describe_engine(built))
-
-
-def _with_kept_log(build: Build, of: str, error: EngineError, log: Path, graph: Path) -> EngineError:
-    """The same with the library's log kept, and the graph named: what is in staging is gone when it is read."""
-    where, fix = error.where.replace(str(graph), f"{build.subject.name}: {of}"), error.fix
-    if log.is_file():
-        kept = build.cache.folder.parent / "logs" / f"{build.name_of(of)}.log"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(log, kept)
-        fix = fix.replace(str(log), str(kept))
-    return EngineError(error.what, where=where, expected=error.expected, got=error.got, fix=fix)
 
 
 def choose(build: Build) -> Result:

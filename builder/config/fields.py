@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from builder.artifact import Artifact
+from builder.incremental.cache import digest_of
 from builder.spec import ModelSpec
 from builder.variants import Variant
+from serving.terminal import parse_size
 
 
 def fields_of(variant: Variant, model: ModelSpec, artifact: Artifact) -> dict[str, Any]:
@@ -23,7 +25,18 @@ def fields_of(variant: Variant, model: ModelSpec, artifact: Artifact) -> dict[st
         return {}
     from builder.config.accelerators import accelerator_fields
 
-    return accelerator_fields(variant.target, variant.precision, _shapes(model))
+    engine, instances = model.engine, model.instances
+    group = {"count": instances.count} | ({"gpus": list(instances.gpus)} if instances.gpus else {}) if instances else {}
+    return accelerator_fields(
+        variant.target,
+        variant.precision,
+        _shapes(model),
+        key=digest_of(dict(artifact.sha256))[:16],
+        instance_groups=[group] if group else [],
+        workspace_bytes=parse_size(engine.workspace) if engine.workspace else None,
+        optimization_level=engine.optimization_level,
+        sparsity=engine.sparsity,
+    )
 
 
 def _engines(artifact: Artifact) -> dict[str, Any]:

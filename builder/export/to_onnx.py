@@ -51,7 +51,14 @@ _TAKEN = _Fixes(
 
 
 def onnx_from_torch(
-    loaded: TorchModule, samples: Samples, *, options: Export, release: str | None, folder: Path, to: Path
+    loaded: TorchModule,
+    samples: Samples,
+    *,
+    options: Export,
+    release: str | None,
+    folder: Path,
+    to: Path,
+    opset_limit: int | None = None,
 ) -> Artifact:
     """Export a module.
 
@@ -60,6 +67,7 @@ def onnx_from_torch(
         samples: what it is traced with.
         options: exporter and opset, as the spec asks.
         release: the Triton release it is for; decides the opset.
+        opset_limit: the newest that may be taken in any case.
         folder: the user's code, to name the line that cannot be exported.
         to: the ``.onnx`` file to write; external data goes to ``<to>.data``.
 
@@ -72,7 +80,8 @@ def onnx_from_torch(
     exporters = ["dynamo", "torchscript"] if options.exporter == "auto" else [options.exporter]
     failures: list[tuple[str, BaseException]] = []
     for name in exporters:
-        opset = options.opset or newest_opset(release, name)
+        newest = newest_opset(release, name)
+        opset = options.opset or min(newest, opset_limit or newest)
         for left in (to, to.with_name(to.name + EXTERNAL_DATA_SUFFIX)):  # by an exporter whose file was no good
             left.unlink(missing_ok=True)
         try:

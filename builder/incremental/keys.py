@@ -16,13 +16,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from builder.available import engine_tools, unavailable
+from builder.available import engine_facts, unavailable
 from builder.errors import UnavailableError
 from builder.host import cpu_model
 from builder.incremental.cache import digest_of
 from builder.incremental.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.incremental.packages import version_of
-from builder.releases import PINNED_RELEASE, newest_opset
+from builder.releases import PINNED_RELEASE
 from builder.spec import ModelSpec, Spec
 from builder.spec.files import files_of, is_variable
 from builder.variants import VARIANTS
@@ -60,7 +60,7 @@ class Subject:
     @cached_property
     def missing(self) -> dict[str, UnavailableError]:
         """The variants that cannot be built here, and what is missing."""
-        found = {name: unavailable(VARIANTS[name]) for name in self.model.variants}
+        found = {name: unavailable(VARIANTS[name], self.spec.path.name, self.name) for name in self.model.variants}
         return {name: error for name, error in found.items() if error is not None}
 
     def said(self, *fields: str) -> Inputs:
@@ -183,7 +183,7 @@ def of_export(subject: Subject) -> Inputs:
     """Of the ONNX file."""
     release = subject.spec.server or PINNED_RELEASE
     exporters = ("dynamo", "torchscript")
-    opsets = {name: subject.model.export.opset or newest_opset(release, name) for name in exporters}
+    opsets = {name: subject.model.opset_of(release, name) for name in exporters}
     chosen = {"opset": ", ".join(f"{opset} ({name})" for name, opset in opsets.items())}
     return subject.said("export") | chosen | tools(*_EXPORT_TOOLS)
 
@@ -226,8 +226,8 @@ def of_engine(subject: Subject, variant: str) -> Inputs:
     """Of an engine."""
     engine = subject.model.engine
     files = subject.files([*engine.plugins, *([engine.timing_cache] if engine.timing_cache else [])])
-    kind = VARIANTS[variant].target
-    return subject.said("engine", "batch.max", "batch.preferred") | files | engine_tools(kind) | tools("polygraphy")
+    found = engine_facts(VARIANTS[variant].target)
+    return subject.said("engine", "batch.max", "batch.preferred") | files | found | tools("polygraphy")
 
 
 def of_config(subject: Subject, variant: str) -> Inputs:

@@ -25,7 +25,7 @@ from pydantic import (
 from builder.errors import SpecError
 from builder.findings import Finding, Findings, did_you_mean, refuse
 from builder.names import label_files, tensor_name
-from builder.releases import ORT_OF_RELEASE, opset_of_server
+from builder.releases import ORT_OF_RELEASE, newest_opset, opset_of_server
 from builder.spec.checks import checks
 from builder.spec.parts import (
     SOURCE_KINDS,
@@ -70,6 +70,8 @@ __all__ = [
 ]
 
 TensorName = Annotated[str, AfterValidator(tensor_name)]
+OPENVINO_OPSET = 20
+"""What OpenVINO 2025.4, that of onnxruntime-openvino 1.24, knows whole: the Attention of opset 23 it does not."""
 _NEED_SAMPLES = ("int8", "int8-weights", "int4-weights")
 
 
@@ -148,6 +150,22 @@ class ModelSpec(Part):
     def served(self) -> str:
         """The variant that is published under the plain name; :data:`FASTEST` where that is to be measured."""
         return self.serve or next(name for name in self.variants if is_servable(VARIANTS[name]))
+
+    def opset_of(self, release: str | None, exporter: str) -> int:
+        """The ONNX opset to export: the one that was asked for, or the newest that all variants take.
+
+        Raises:
+            KeyError: as :func:`builder.releases.newest_opset`.
+        """
+        if self.export.opset is not None:
+            return self.export.opset
+        newest = newest_opset(release, exporter)
+        return min(newest, self.opset_limit or newest)
+
+    @property
+    def opset_limit(self) -> int | None:
+        """The newest opset that every variant takes, where one of them does not take every one."""
+        return OPENVINO_OPSET if any(VARIANTS[name].target == "openvino" for name in self.variants) else None
 
     @property
     def is_alone(self) -> bool:

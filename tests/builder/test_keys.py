@@ -99,7 +99,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(keys, "own_version", lambda: "0.1.0+same")
     monkeypatch.setattr(keys, "_host", lambda: {"host:cpu": "A CPU", "host:machine": "x86_64"})
     monkeypatch.setattr(keys, "_triton", lambda *places: "Triton 1")
-    monkeypatch.setattr(keys, "unavailable", lambda variant: None)
+    monkeypatch.setattr(keys, "unavailable", lambda *of: None)
     monkeypatch.setenv("FLAVOUR", "vanilla")
     return Project(tmp_path)
 

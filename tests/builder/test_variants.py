@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from builder import Options, build, load_spec, plan
+from builder.engine.device import has_gpu
 from builder.errors import SpecError
-from builder.host import has_nvidia_gpu
 from builder.precision.recipe import read_recipe
 from builder.repository.engines import engines_dir
 from builder.variants import VARIANTS
@@ -150,7 +150,7 @@ def test_an_engine_without_a_backend_lies_beside_the_repository(base):
     assert "no GPU has run it" in note
 
 
-@pytest.mark.skipif(has_nvidia_gpu(), reason="there is a GPU, and the variant is built")
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU, and the variant is built")
 def test_what_this_machine_cannot_build_is_said_with_what_would(base, project):
     error = base.results["m_tensorrt_fp16"].error
     assert "cannot be built on this machine" in error.what and "no NVIDIA GPU" in error.got

@@ -10,7 +10,8 @@ EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/eff
 	examples/existing_onnx/models.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean
+.PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \
+	update-bench precision-bench coverage-bench gpu-bench
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -51,7 +52,16 @@ big-test: install ## a model above 2 GB (about 4 minutes, 8 GB of disk, 7 GB of 
 compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)
 	bash tests/compose/run.sh
 
-update-bench: install ## updates under load, explicit and polling (about 6 minutes)
+update-precision-bench: install ## every variant of digits, MiniLM and EfficientNet: accuracy, size, speed (about 20 minutes)
+	$(BIN)/python benchmarks/precision.py --write
+
+coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20 minutes)
+	$(BIN)/python benchmarks/coverage.py --write
+
+gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVIDIA GPU
+	$(BIN)/python benchmarks/gpu.py
+
+bench: install ## updates under load, explicit and polling (about 6 minutes)
 	$(BIN)/python benchmarks/update_under_load.py
 
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)

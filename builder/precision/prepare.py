@@ -46,7 +46,8 @@ def prepared(source: Path, to: Path) -> None:
         onnx_ir.passes.Sequential(*steps)(model)
         _fold_constants(model)
         fold_batch_norms(model)
-        for step in (common.IdentityEliminationPass(), common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass()):
+        _drop_identities(model)
+        for step in (common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass()):
             step(model)
         name_nodes(model)
         infer_types(model)
@@ -130,6 +131,36 @@ def _numbered(op_type: str, counts: dict[str, int]) -> Iterator[str]:
         yield f"{op_type}_{counts[op_type]}"
 
 
+def _drop_identities(model: Any) -> None:
+    """Take out the Identity nodes of the graph itself that do not give one of its outputs.
+
+    Not those of bodies: a body of Scan or Loop that gives one value twice is answered wrongly, without a word.
+    """
+    from onnx_ir import convenience
+
+    for node in list(model.graph):
+        if node.op_type != "Identity" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+            continue
+        if not node.outputs[0].is_graph_output():
+            convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            model.graph.remove(node, safe=True)
+
+
+def _is_no_tensor(value: Any, kind: Any) -> bool:
+    """Whether a value is a sequence or an optional, by its type or by what ONNX says of the operator that gives it."""
+    import onnx
+    import onnx_ir
+
+    if kind is not None:
+        return not isinstance(kind, onnx_ir.TensorType)
+    node = value.producer()
+    if node is None or not onnx.defs.has(node.op_type, node.domain):
+        return False
+    formal = onnx.defs.get_schema(node.op_type, node.domain).outputs
+    place = min(value.index() or 0, len(formal) - 1)
+    return bool(formal) and not any(kind.startswith("tensor(") for kind in formal[place].types)
+
+
 def infer_types(model: Any) -> None:
     """Types and shapes of all inner values anew: those in the file may be left over from before it was changed."""
     from onnx_ir.passes.common import ShapeInferencePass
@@ -137,12 +168,14 @@ def infer_types(model: Any) -> None:
     ends = {id(value): value for value in (*model.graph.inputs, *model.graph.outputs)}
     promised = [(value, value.shape, value.type) for value in ends.values()]
     inner = [output for node in model.graph.all_nodes() for output in node.outputs if id(output) not in ends]
-    before = [(value.shape, value.dtype) for value in inner]
+    before = [(value.type, value.dtype) for value in inner]
     for value in inner:
         value.shape, value.type = None, None
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    for value, (_, dtype) in zip(inner, before, strict=True):
-        if value.dtype is None and dtype is not None:
+    for value, (kind, dtype) in zip(inner, before, strict=True):
+        if _is_no_tensor(value, kind):
+            value.shape, value.type = None, kind  # a sequence, an optional: the pass takes it for a tensor
+        elif value.dtype is None and dtype is not None:
             value.dtype = dtype  # an operator that onnx does not know; its type was right, or the file did not load
     for value, shape, kind in promised:
         value.shape, value.type = shape, kind

@@ -124,3 +124,28 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(PrecisionError, match="cannot be read") as caught:
         prepared(tmp_path / "source.onnx", tmp_path / "to.onnx")
     assert str(tmp_path / "source.onnx") in caught.value.where
+
+
+def test_a_body_that_gives_one_value_twice_answers_as_before(tmp_path):
+    scan = """<ir_version: 10, opset_import: ["": 20]> g (float[3] start, float[t, 3] x) => (float[3] last, float[t, 3] all)
+        { last, all = Scan<num_scan_inputs = 1, body = b (float[3] s, float[3] e) => (float[3] s2, float[3] o)
+            { s2 = Add(s, e)
+              o = Identity(s2) }>(start, x) }"""
+    onnx.save(onnx.parser.parse_model(scan), tmp_path / "source.onnx")
+    prepared(tmp_path / "source.onnx", tmp_path / "prepared.onnx")
+    request = {"start": np.zeros(3, np.float32), "x": np.ones((3, 3), np.float32)}
+    for name in ("source", "prepared"):
+        assert OnnxRunner(tmp_path / f"{name}.onnx")(request)["all"][:, 0].tolist() == [1, 2, 3]
+
+
+def test_sequences_stay_sequences(tmp_path):
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[n, 8] x, int64 at) => (float[n, 8] y)
+        { t = Tanh(x)
+          s = SequenceConstruct(x, t)
+          one = SequenceAt(s, at)
+          y = Relu(one) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    prepared(tmp_path / "source.onnx", tmp_path / "prepared.onnx")
+    onnx.checker.check_model(str(tmp_path / "prepared.onnx"), full_check=True)
+    request = {"x": np.full((1, 8), -2, np.float32), "at": np.array(1)}
+    assert OnnxRunner(tmp_path / "prepared.onnx")(request)["y"].max() == 0

@@ -21,6 +21,27 @@ def _imports(path):
             yield node.module.split(".")[0]
 
 
+def _modules(path):
+    """Whole names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "builder")
+
+
+def _loaded(path):
+    """Top-level packages that a file imports, those that it names to ``import_module`` included."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    named = {
+        call.args[0].value.split(".")[0]
+        for call in calls
+        if ast.unparse(call.func).endswith("import_module") and call.args and isinstance(call.args[0], ast.Constant)
+    }
+    return named | set(_imports(path))
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_imports_run_one_way(package):
     files = [path for path in (ROOT / package).rglob("*.py") if "backends" not in path.parts]
@@ -36,7 +57,7 @@ def test_only_choosing_measures():
 
 
 def test_stages_of_the_builder_do_not_know_each_other():
-    stages = {"sources", "export", "config", "verify", "repository"}
+    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.
     shared = {"verify": {"config"}, "repository": {"config"}}
     for stage in stages:
@@ -48,6 +69,31 @@ def test_stages_of_the_builder_do_not_know_each_other():
                     other = node.module.split(".")[1]
                     allowed = other not in stages - {stage} or other in shared.get(stage, set())
                     assert allowed, f"{path.relative_to(ROOT)} imports the stage builder.{other}"
+
+
+@pytest.mark.parametrize("stage", ["precision", "engine"])
+def test_what_makes_variants_takes_plain_arguments(stage):
+    """Neither knows the spec, what is kept, or who builds: a recipe and an engine can be made of any ONNX file."""
+    nouns = {"agreement", "artifact", "graphs", "numerics", "reference", "tensors"}
+    ground = {"errors", "findings", "host", "quiet", "releases"}
+    for path in (ROOT / "builder" / stage).rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        others = ours - nouns - ground - {stage}
+        assert not others, f"{path.relative_to(ROOT)} imports builder.{sorted(others)}"
+
+
+def test_only_the_process_of_an_engine_imports_its_library():
+    libraries = {"tensorrt", "tensorrt_rtx", "polygraphy"}
+    importers = {str(path.relative_to(ROOT)) for path in (ROOT / "builder").rglob("*.py") if libraries & _loaded(path)}
+    assert importers == {f"builder/engine/{name}.py" for name in ("network", "process", "tensorrt")}
+    for package in ("serving", "perf"):
+        assert not [path for path in (ROOT / package).rglob("*.py") if libraries & _loaded(path)]
+    # Who starts that process reads constants of these modules, but nothing of the libraries comes with them.
+    code = (
+        f"import sys, builder.engine, builder.engine_stage; print([n for n in {sorted(libraries)} if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))

@@ -74,5 +74,5 @@ wheel: install ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove .venv and what was built
-	rm -rf $(VENV) .build dist
+	rm -rf $(VENV) .build dist model_repository_engines
 	find model_repository -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

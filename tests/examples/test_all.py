@@ -66,7 +66,7 @@ def test_client_without_a_server_says_so_without_a_traceback(example: str) -> No
 @pytest.mark.server
 @pytest.mark.slow
 def test_every_example_is_verified_with_its_real_samples(reports: dict[str, Any], repository: Path) -> None:
-    assert set(reports) == set(MODELS.values())
+    assert set(reports) >= set(MODELS.values())
     for model, report in reports.items():
         assert report["status"] == "built", model
         assert report["notes"] == [], model

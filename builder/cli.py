@@ -48,6 +48,7 @@ EXAMPLES = [
 ]
 
 _PANEL = "The repository, without building"
+_VARIANTS = "Precision and engines"
 
 app = create_app("build-repo", help="Build a verified Triton model repository from a models.yaml.")
 
@@ -75,23 +76,30 @@ def build_repo(
         Path | None, typer.Option("--sign", metavar="KEY", help="Sign every new version with this private key.")
     ] = None,
     search_minutes: Annotated[
-        float, typer.Option("--search-minutes", metavar="N", min=0.0, help="For each search for a recipe, at most.")
+        float,
+        typer.Option(
+            "--search-minutes", metavar="N", min=0.0, rich_help_panel=_VARIANTS, help="For each search, at most."
+        ),
     ] = 10.0,
     recipes: Annotated[
-        Path | None, typer.Option("--recipes", metavar="DIR", help="Write each variant's recipe there, to be replayed.")
+        Path | None,
+        typer.Option(
+            "--recipes", metavar="DIR", rich_help_panel=_VARIANTS, help="Write the recipes there, to be replayed."
+        ),
     ] = None,
     allow_accuracy_drop: Annotated[
         bool,
         typer.Option(
             "--allow-accuracy-drop",
+            rich_help_panel=_VARIANTS,
             help="Publish variants that lose more than the spec allows; their manifests say so.",
         ),
     ] = False,
     in_container: Annotated[
-        bool, typer.Option("--in-container", help="Build inside the server's own image, by docker or podman.")
+        bool, typer.Option("--in-container", rich_help_panel=_VARIANTS, help="Build inside the server's image.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --in-container: print the command, and stop.")
+        bool, typer.Option("--dry-run", rich_help_panel=_VARIANTS, help="With --in-container: only print it.")
     ] = False,
     reload: Annotated[
         str | None,

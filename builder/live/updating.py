@@ -107,7 +107,7 @@ def reload_published(reports: Sequence[BuildReport], url: str, *, reporter: Repo
         ModelFolder(report.repository, result.model)
         for report in reports
         for result in report.models
-        if result.status != "failed"
+        if result.version is not None  # neither failed, nor an engine beside the repository
     ]
     if not models:
         return UpdateReport(url)

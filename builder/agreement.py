@@ -27,6 +27,15 @@ DROP = "accuracy drop"
 PAIRWISE_SAMPLES = 16
 """Fewer samples than this have too few pairs to be ranked."""
 
+KEYS = {
+    "cosine": "cosine",
+    "top1": "top1",
+    "top1 in top5": "top1_in_top5",
+    "spearman": "spearman",
+    "recall@10": "recall_at_10",
+}
+"""Score: the key of the spec's ``agreement`` that is a limit of it."""
+
 NEIGHBOURS = 10
 LARGEST_BATCH = 16
 _MOST_PAIRWISE = 1024
@@ -151,7 +160,7 @@ class AgreementJudge:
         self.limits = dict(limits)
         absent = sorted(set(limits) - self._measurable())
         if not requests or absent:
-            raise _unmeasurable(absent, len(requests))
+            raise _unmeasurable(absent, self._reference)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -384,7 +393,7 @@ def _misshapen(name: str, expected: Array, got: Array | None) -> AccuracyError:
     )
 
 
-def _unmeasurable(absent: Sequence[str], count: int) -> AccuracyError:
+def _unmeasurable(absent: Sequence[str], reference: Sequence[Mapping[str, Array]]) -> AccuracyError:
     if not absent:
         return AccuracyError("there is no sample to judge by", expected="at least one", got="none", fix="add `samples`")
     name = absent[0]
@@ -398,9 +407,11 @@ def _unmeasurable(absent: Sequence[str], count: int) -> AccuracyError:
         "equal": "an output that is not floating point",
         DROP: "a metric: `evaluate`",
     }
+    outputs = ", ".join(f"{output} {array.dtype}{list(array.shape)}" for output, array in reference[0].items())
+    more = "give more samples, or " if name in ("spearman", "recall@10") and len(reference) < PAIRWISE_SAMPLES else ""
     return AccuracyError(
         f"{name!r} cannot be measured",
         expected=needs.get(name, f"one of {', '.join(needs)}"),
-        got=f"{count} samples of this model",
-        fix=f"give more samples, or leave {name} out of `agreement`",
+        got=f"{len(reference)} samples to judge by, which are answered with {outputs}",
+        fix=f"{more}leave `{KEYS.get(name, name)}` out of `agreement`",
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from builder.agreement import DEFAULTS, DROP, LARGEST_BATCH, AgreementJudge
+import numpy as np
+
+from builder.agreement import DEFAULTS, DROP, KEYS, LARGEST_BATCH, AgreementJudge
 from builder.errors import CalibrationError
 from builder.numerics import Array
 from builder.reference import OnnxRunner, Runner
@@ -19,14 +21,11 @@ from builder.tensors import TensorSpec
 from builder.verify.accuracy import measure
 
 Feeds = Callable[[], Iterator[Mapping[str, Array]]]
-_SCORES = {
-    "cosine": "cosine",
-    "top1": "top1",
-    "top1_in_top5": "top1 in top5",
-    "spearman": "spearman",
-    "recall_at_10": "recall@10",
-}
-"""Keys of the spec's ``agreement``, and the scores they are limits of."""
+_SCORES = {key: score for score, key in KEYS.items()}
+"""Key of the spec's ``agreement``: the score that it is a limit of."""
+_OTHER_SCALE = 30.0
+"""Calibration whose values are this many times larger or smaller than the samples' is of other inputs. A forgotten
+division by 255 is beyond it, a longer tail of the same inputs is not."""
 
 
 class Judging:
@@ -93,8 +92,10 @@ class Judging:
             yield from (self._samples.batch(1, start=index) for index in self._calibration)
             return
         count = 0
+        sizes = _Magnitudes()
         for row in rows_of(calibration, self._spec, self._samples.interface, what="calibration"):
             count += 1
+            sizes.add(row)
             yield stacked([row], self._samples.interface)
         if not count:
             raise CalibrationError(
@@ -103,6 +104,24 @@ class Judging:
                 got="none",
                 fix="return real inputs; without `calibration`, half of the `samples` are taken",
             )
+        if self._samples.are_real:
+            self._check_scale(calibration.python, sizes)
+
+    def _check_scale(self, calibration: str, given: _Magnitudes) -> None:
+        """Refuse calibration of another scale than the samples: it would take ranges that nothing in service has."""
+        known = _Magnitudes()
+        for index in self._held_out:
+            known.add(self._samples.rows[index])
+        for name, usual in known.means().items():
+            mean = given.means()[name]
+            if usual and not usual / _OTHER_SCALE <= mean <= usual * _OTHER_SCALE:
+                raise CalibrationError(
+                    f"calibration {calibration} is of another scale than `samples`",
+                    where=f"input {name!r}",
+                    expected=f"a mean magnitude like that of `samples`, {usual:.3g}",
+                    got=f"{mean:.3g}",
+                    fix="give both as the model gets them in service: a scaling is forgotten, or done twice",
+                )
 
     def _metric(self, runner: Runner) -> float:
         self._before_metric()
@@ -117,6 +136,23 @@ class Judging:
         with OnnxRunner(self._export) as runner:
             reference: list[Mapping[str, Array]] = [runner(request) for request in requests]
         return requests, reference
+
+
+class _Magnitudes:
+    """The mean magnitude of each floating point input over samples that are gone through."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, row: Mapping[str, Array]) -> None:
+        for name, array in row.items():
+            if array.dtype.kind == "f":
+                self._sums[name] = self._sums.get(name, 0.0) + float(np.abs(array).sum(dtype=np.float64))
+                self._counts[name] = self._counts.get(name, 0) + array.size
+
+    def means(self) -> dict[str, float]:
+        return {name: total / max(1, self._counts[name]) for name, total in self._sums.items()}
 
 
 class CastRunner:

@@ -72,7 +72,9 @@ def _static(recipe: Recipe, prepared: Path, to: Path, calibration: Calibration |
     )
     means = measured.means(static.channels(model, settings)) if settings.bias_correction else None
     count = static.quantize(model, ranges, settings, recipe.keep, means)
-    _something(count, recipe, prepared, settings.op_types)
+    if not count:
+        _check_magnitudes(ranges, static.HOPELESS)
+    _something(count, recipe, settings.op_types)
     graphs.save(model, to)
 
 
@@ -82,7 +84,7 @@ def _dynamic(recipe: Recipe, prepared: Path, to: Path, calibration: Calibration 
     settings = dynamic.Settings.of(recipe.options)
     smooth = recipe.options.get("smooth") is not None
     model = graphs.load(_smoothed(recipe, _measured(recipe, calibration)).path if smooth else prepared)
-    _something(dynamic.quantize(model, settings, recipe.keep), recipe, prepared, settings.op_types)
+    _something(dynamic.quantize(model, settings, recipe.keep), recipe, settings.op_types)
     graphs.save(model, to)
 
 
@@ -92,7 +94,7 @@ def _weights(recipe: Recipe, prepared: Path, to: Path, calibration: Calibration 
 
     settings = weights.Settings.of(recipe.options, recipe.precision)
     model = graphs.load(prepared)
-    _something(weights.quantize(model, settings, recipe.keep), recipe, prepared, settings.op_types)
+    _something(weights.quantize(model, settings, recipe.keep), recipe, settings.op_types)
     graphs.save(model, to)
 
 
@@ -129,12 +131,26 @@ def _smoothed(recipe: Recipe, calibration: Calibration) -> Calibration:
     return calibration.derived(path.name, path)
 
 
-def _something(count: int, recipe: Recipe, prepared: Path, op_types: Any) -> None:
+def _check_magnitudes(ranges: Mapping[str, tuple[float, float]], largest: float) -> None:
+    """Refuse calibration whose values are all beyond what is quantized at all."""
+    beyond = {name: found for name, found in ranges.items() if max(map(abs, found)) > largest}
+    if beyond:
+        name, (low, high) = next(iter(beyond.items()))
+        raise PrecisionError(
+            "the inner values are too large to be quantized",
+            where=f"tensor {name!r}, and {len(beyond) - 1} more" if len(beyond) > 1 else f"tensor {name!r}",
+            expected=f"ranges within -{largest:g} to {largest:g}",
+            got=f"{low:g} to {high:g}",
+            fix="look at the scale of what `precision.calibration` (or `samples`) gives, or leave this variant out",
+        )
+
+
+def _something(count: int, recipe: Recipe, op_types: Any) -> None:
     if not count:
+        kept = f"; {len(recipe.keep)} nodes are kept in float" if recipe.keep else ""
         raise PrecisionError(
             f"there is nothing in the graph that a {recipe.method} {recipe.precision} recipe could change",
-            where=str(prepared),
             expected=f"float32 {', '.join(op_types)} with constant weights, not all of them kept in float",
-            got="none",
-            fix="leave this variant out",
+            got=f"none{kept}",
+            fix=f"{'keep fewer nodes in float, or ' if kept else ''}leave this variant out",
         )

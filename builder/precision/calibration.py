@@ -33,6 +33,10 @@ VALUES_COUNTED = 1 << 16
 _LEVELS = 128
 
 
+class RangesError(CalibrationError):
+    """Inner values have no ranges to be quantized with: a recipe that needs fewer of them, or none, may do."""
+
+
 class Calibration:
     """Measurements of one graph, made when they are first asked for, and used by every recipe that needs them.
 
@@ -117,13 +121,15 @@ class Calibration:
         self._check_inputs(inputs)
         constant = [name for name, (low, high) in found.items() if low == high]
         if len(constant) * 2 > len(found) and len(found) > 2:
-            raise _says_nothing(f"{len(constant)} of {len(found)} inner values never change", self._place(constant[0]))
+            what = f"{len(constant)} of {len(found)} inner values never change"
+            raise _says_nothing(RangesError, what, self._place(constant[0]))
         self._minmax.update(found)
 
     def _check_inputs(self, inputs: Mapping[str, Range]) -> None:
-        for name, (low, high) in inputs.items():
-            if low == high:
-                raise _says_nothing(f"input {name!r} is {low:g} in every sample", self._place(name))
+        """Refuse samples that never change; one input of several may well be a constant."""
+        if inputs and all(low == high for low, high in inputs.values()):
+            name, (low, _) = next(iter(inputs.items()))
+            raise _says_nothing(CalibrationError, f"input {name!r} is {low:g} in every sample", self._place(name))
 
     def _count(self, tensors: Sequence[str]) -> None:
         wanted = [name for name in tensors if name not in self._histograms]
@@ -169,8 +175,8 @@ class Calibration:
                 return f"tensor {tensor!r}, used by node {node.name!r} ({node.op_type})"
         return f"tensor {tensor!r}"
 
-    def _not_finite(self, tensor: str) -> CalibrationError:
-        return CalibrationError(
+    def _not_finite(self, tensor: str) -> RangesError:
+        return RangesError(
             "an inner value is NaN or Inf in a calibration sample",
             where=self._place(tensor),
             expected="finite numbers: a range is taken from them",
@@ -186,8 +192,8 @@ def ranges(
     return Calibration(prepared, feeds, prepared.parent).ranges(tensors, method, percentile)
 
 
-def _says_nothing(what: str, where: str) -> CalibrationError:
-    return CalibrationError(
+def _says_nothing(kind: type[CalibrationError], what: str, where: str) -> CalibrationError:
+    return kind(
         f"the calibration samples say nothing about ranges: {what}",
         where=where,
         expected="real inputs, as the model gets them in service, scaled as it expects them",

@@ -91,5 +91,5 @@ def nothing_made(problems: Sequence[str], complete: bool) -> PrecisionError:
         "no recipe could be made for this model",
         expected="at least one",
         got=problems[0] if problems else "nothing in the graph that could be changed",
-        fix="leave this variant out",
+        fix="mend what is said there, or leave this variant out" if problems else "leave this variant out",
     )

@@ -129,17 +129,20 @@ class Recipe:
             RecipeError: it is something else.
         """
         if not isinstance(data, dict):
-            raise _refused("it is no mapping", where, "precision, method, options, keep", type(data).__name__)
+            got = "an empty file" if data is None else type(data).__name__
+            raise _refused("the recipe is no mapping", where, "precision, method, options, keep", got)
         unknown = sorted(set(data) - {"precision", "method", "options", "keep"}, key=str)
         if unknown:
             raise _refused(f"unknown key {unknown[0]!r}", where, "precision, method, options, keep", str(unknown[0]))
         method, precision = data.get("method"), data.get("precision")
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise _refused(f"unknown method {method!r}", where, ", ".join(METHODS), str(method))
         if precision not in METHODS[method]:
             raise _refused(f"{method!r} does not make {precision!r}", where, ", ".join(METHODS[method]), str(precision))
         options, keep = data.get("options") or {}, data.get("keep") or []
-        odd = sorted(set(options) - OPTIONS[method], key=str) if isinstance(options, dict) else ["options"]
+        if not isinstance(options, dict):
+            raise _refused("`options` is no mapping", where, "{option: value, ...}", repr(options)[:80])
+        odd = sorted(set(options) - OPTIONS[method], key=str)
         if odd:
             raise _refused(f"unknown option {odd[0]!r}", where, ", ".join(sorted(OPTIONS[method])), str(odd[0]))
         for name, value in options.items():
@@ -159,11 +162,20 @@ def read_recipe(path: Path) -> Recipe:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
-        got = exc.strerror if isinstance(exc, OSError) else " ".join(str(exc).split())
-        raise _refused(
-            "the recipe cannot be read", str(path), "YAML, as `build-repo --recipes` wrote it", got or ""
-        ) from exc
+        where, got = _place_of(exc, path)
+        raise _refused("the recipe cannot be read", where, "YAML, as `build-repo --recipes` wrote it", got) from exc
     return Recipe.from_dict(data, str(path))
+
+
+def _place_of(exc: Exception, path: Path) -> tuple[str, str]:
+    """Where a file cannot be read, with the line if there is one, and what is the matter there."""
+    mark = getattr(exc, "problem_mark", None)
+    if mark is not None:
+        return f"{path}:{mark.line + 1}", str(getattr(exc, "problem", "") or exc)
+    if isinstance(exc, UnicodeDecodeError):
+        return str(path), "no text in UTF-8"
+    got = exc.strerror if isinstance(exc, OSError) else " ".join(str(exc).split())
+    return str(path), got or type(exc).__name__
 
 
 def _refused(what: str, where: str, expected: str, got: str) -> RecipeError:

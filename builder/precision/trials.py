@@ -15,7 +15,8 @@ from typing import Any
 from builder import host
 from builder.agreement import Judge, Verdict
 from builder.artifact import EXTERNAL_DATA_SUFFIX, sha256_of
-from builder.errors import CalibrationError, PrecisionError
+from builder.errors import PrecisionError
+from builder.precision.calibration import RangesError
 from builder.precision.frontier import Candidate
 from builder.precision.recipe import Recipe
 from builder.reference import OnnxRunner
@@ -150,7 +151,7 @@ class Trials:
             size = size_of(at)
             with OnnxRunner(self._runnable(recipe, at, self.folder / "runnable.onnx"), lean=self._exact) as runner:
                 return Trial(recipe, judge(runner), size)
-        except (PrecisionError, CalibrationError) as exc:
+        except (PrecisionError, RangesError) as exc:  # samples that are of no use end the search
             return Trial(recipe, None, problem=str(exc))
         except ValueError as exc:  # ONNX Runtime does not take it, or cannot run it
             return Trial(recipe, None, problem=f"ONNX Runtime: {exc}")

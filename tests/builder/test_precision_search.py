@@ -19,6 +19,7 @@ from builder.reference import OnnxRunner
 from serving.progress import SILENT
 
 WIDTH = 16
+ZEROS = {"x": np.zeros((1, 4, 16), np.float32)}
 LIMITS = {"cosine": 0.995}
 EXACT = {"weight": "u8"}
 """Unsigned weights: no processor adds them up wrongly."""
@@ -237,9 +238,18 @@ def test_nothing_within_the_budget(bench):
 
 def test_no_recipe_can_be_made(bench):
     with pytest.raises(PrecisionError, match="no recipe could be made") as caught:
-        bench.search(target="tensorrt", feeds=lambda: iter([]))
-    assert "there are no calibration samples" in str(caught.value)
+        bench.search(target="tensorrt", keep=["*"])
+    assert "there is nothing in the graph" in str(caught.value) and "keep fewer nodes" in str(caught.value)
     assert not isinstance(caught.value, CalibrationError)
+
+
+def test_samples_that_are_of_no_use_end_the_search(bench):
+    for feeds, what in (
+        (lambda: iter([]), "there are no calibration samples"),
+        (lambda: iter([ZEROS]), "is 0 in every sample"),
+    ):
+        with pytest.raises(CalibrationError, match=what):
+            bench.search(target="tensorrt", feeds=feeds)
 
 
 def test_weights_alone_begin_with_the_largest_block(bench):

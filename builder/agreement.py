@@ -370,13 +370,13 @@ def _verdict(
         if name == DROP:
             margins.append(_margin((limit - score) / max(limit, 1e-6)))
             if not score <= limit:
-                failed.append(f"{DROP} {score:.6g} is above {limit:g}")
+                failed.append(f"{DROP} {score:.6g} is above {limit:.9g}")
             continue
         margins.append(_margin((score - limit) / max(1.0 - limit, 1e-6)))
         if not score >= limit:
             outputs = [output for output, found in by_output.items() if found.get(name) == score]
             of = f" of {outputs[0]}" if len(by_output) > 1 and outputs else ""
-            failed.append(f"{name}{of} {score:.6g} is below {limit:g}")
+            failed.append(f"{name}{of} {score:.6g} is below {limit:.9g}")
     return Verdict(dict(scores), dict(limits), tuple(failed), min(margins))
 
 

@@ -125,10 +125,10 @@ def _smoothed(recipe: Recipe, calibration: Calibration) -> Calibration:
         return calibration
     from builder.precision import smooth
 
-    path = calibration.folder / f"smoothed-{float(alpha):.4f}.onnx"
-    if not path.is_file():
-        smooth.smoothed(calibration, path, float(alpha))
-    return calibration.derived(path.name, path)
+    strength = float(alpha)
+    return calibration.derived(
+        f"smoothed-{strength:.4f}.onnx", lambda path: smooth.smoothed(calibration, path, strength)
+    )
 
 
 def _check_magnitudes(ranges: Mapping[str, tuple[float, float]], largest: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,17 @@ class Calibration:
         self._means.update({(name, axes[name]): total / counts[name] for name, total in sums.items()})
         return {name: self._means[name, axis] for name, axis in axes.items() if (name, axis) in self._means}
 
-    def derived(self, key: str, path: Path) -> Calibration:
-        """Measurements of another graph over the same requests, under a key."""
-        if key not in self._derived:
-            self._derived[key] = Calibration(path, self._feeds, self.folder)
-        return self._derived[key]
+    def derived(self, name: str, write: Callable[[Path], None]) -> Calibration:
+        """Measurements of a graph that is made of this one, over the same requests; it is written once.
+
+        A file of that name that lies there already is of another model, or was cut off: it is written over.
+        """
+        if name not in self._derived:
+            path = self.folder / name
+            path.unlink(missing_ok=True)
+            write(path)
+            self._derived[name] = Calibration(path, self._feeds, self.folder)
+        return self._derived[name]
 
     def _observe(self, tensors: Sequence[str]) -> None:
         wanted = [name for name in tensors if name not in self._minmax]

@@ -58,7 +58,7 @@ class OutOfBudgetError(PrecisionError):
 def out_of_budget(found: Found, precision: str, minutes: float) -> OutOfBudgetError:
     """The error for a search whose best is outside the limits."""
     dearest = ", ".join(f"{name} ({cost:.3g})" for name, cost in found.blamed[:_BLAMED] if cost > 0)
-    limits = ", ".join(f"{name} {limit:g}" for name, limit in found.verdict.limits.items())
+    limits = ", ".join(f"{name} {limit:.9g}" for name, limit in found.verdict.limits.items())
     tried = f"the best of all that was tried: {found.recipe.method}, {len(found.recipe.keep)} nodes in float"
     more = (
         ""

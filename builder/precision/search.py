@@ -9,6 +9,7 @@ times      those within the limits, in turns against fp32: the fastest, inside t
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,10 @@ def search(
         PrecisionError: no recipe could be made at all.
     """
     began = time.monotonic()
-    calibration = Calibration(prepared, feeds, folder)
+    _clear(folder)
+    derived = folder / "derived"
+    derived.mkdir(parents=True)
+    calibration = Calibration(prepared, feeds, derived)
 
     def make(recipe: Recipe, at: Path) -> None:
         apply(recipe, prepared, at, feeds=feeds, calibration=calibration)
@@ -107,12 +111,19 @@ def search(
         complete = hunt.run(_start(prepared, feeds, precision, target, keep, options or {}))
         found = hunt.found(complete, began)
         apply(found.recipe, prepared, to, feeds=feeds, calibration=calibration)
-        for left in ("candidate.onnx", "runnable.onnx"):
-            remove(folder / left)
-        step.done("found" if found.verdict.ok else "failed", f"{trials.count} candidates judged")
+        _clear(folder)
+        before = f", {trials.known} before" if trials.known else ""
+        step.done("found" if found.verdict.ok else "failed", f"{trials.count} candidates judged{before}")
     if not found.verdict.ok:
         raise out_of_budget(found, precision, minutes)
     return found
+
+
+def _clear(folder: Path) -> None:
+    """Remove the graphs of a search, also one that was killed: they may be cut off, or of another model."""
+    shutil.rmtree(folder / "derived", ignore_errors=True)
+    for left in folder.glob("*.onnx"):
+        remove(left)
 
 
 def _start(

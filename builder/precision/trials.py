@@ -80,6 +80,10 @@ class Trials:
         identity: of everything else that a result depends on.
         seconds: how long new candidates may be begun.
         step: where progress is told.
+
+    Attributes:
+        count: how many were judged now.
+        known: how many were judged by a search before, and read back.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Trials:
         self._made = ""
         self._spent_s = 0.0
         self.count = 0
+        self.known = 0
 
     @property
     def seconds_each(self) -> float:
@@ -123,7 +128,9 @@ class Trials:
         """
         key = hashlib.sha256(f"{recipe.digest} {self._identity} {judge.digest}".encode()).hexdigest()[:40]
         file = self.folder / f"{key}.json"
-        trial = self._judged.get(key) or _read(file, recipe)
+        trial = self._judged.get(key)
+        if trial is None and (trial := _read(file, recipe)) is not None:
+            self.known += 1
         if trial is None:
             if self.left_s <= 0:
                 raise OutOfTimeError

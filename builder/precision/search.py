@@ -9,7 +9,6 @@ times      those within the limits, in turns against fp32: the fastest, inside t
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +23,9 @@ from builder.precision.found import Found, nothing_made, out_of_budget
 from builder.precision.frontier import Candidate, fastest, frontier
 from builder.precision.ranges_half import keep_in_fp32
 from builder.precision.recipe import Feeds, Recipe
+from builder.precision.scratch import digest_of, scratch
 from builder.precision.sensitivity import Cost, Part, costs, named, parts
-from builder.precision.trials import OutOfTimeError, Stopwatch, Trial, Trials, candidate, remove
+from builder.precision.trials import OutOfTimeError, Stopwatch, Trial, Trials, candidate
 from serving.progress import Reporter
 
 MOST_IN_FLOAT = 0.9
@@ -80,10 +80,6 @@ def search(
         PrecisionError: no recipe could be made at all.
     """
     began = time.monotonic()
-    _clear(folder)
-    derived = folder / "derived"
-    derived.mkdir(parents=True)
-    calibration = Calibration(prepared, feeds, derived)
 
     def make(recipe: Recipe, at: Path) -> None:
         apply(recipe, prepared, at, feeds=feeds, calibration=calibration)
@@ -95,14 +91,15 @@ def search(
         half.emulated(prepared, emulated, precision=recipe.precision, keep=recipe.keep)
         return emulated
 
-    with reporter.step(f"searching {precision} for {target}") as step:
+    with scratch(folder) as derived, reporter.step(f"searching {precision} for {target}") as step:
+        calibration = Calibration(prepared, feeds, derived)
         trials = Trials(
             prepared,
             folder,
             make=make,
             runnable=runnable,
             exact=target not in ("cpu", "openvino"),
-            identity=quick.digest,
+            identity=f"{quick.digest} {digest_of(feeds) if precision == 'int8' else ''}",
             seconds=minutes * 60,
             step=step,
         )
@@ -111,19 +108,11 @@ def search(
         complete = hunt.run(_start(prepared, feeds, precision, target, keep, options or {}))
         found = hunt.found(complete, began)
         apply(found.recipe, prepared, to, feeds=feeds, calibration=calibration)
-        _clear(folder)
         before = f", {trials.known} before" if trials.known else ""
         step.done("found" if found.verdict.ok else "failed", f"{trials.count} candidates judged{before}")
     if not found.verdict.ok:
         raise out_of_budget(found, precision, minutes)
     return found
-
-
-def _clear(folder: Path) -> None:
-    """Remove the graphs of a search, also one that was killed: they may be cut off, or of another model."""
-    shutil.rmtree(folder / "derived", ignore_errors=True)
-    for left in folder.glob("*.onnx"):
-        remove(left)
 
 
 def _start(

@@ -52,7 +52,10 @@ big-test: install ## a model above 2 GB (about 4 minutes, 8 GB of disk, 7 GB of 
 compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)
 	bash tests/compose/run.sh
 
-update-precision-bench: install ## every variant of digits, MiniLM and EfficientNet: accuracy, size, speed (about 20 minutes)
+update-bench: install ## updates under load, explicit and polling (about 6 minutes)
+	$(BIN)/python benchmarks/update_under_load.py
+
+precision-bench: install ## every variant of digits, MiniLM and EfficientNet: accuracy, size, speed (about 20 minutes)
 	$(BIN)/python benchmarks/precision.py --write
 
 coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20 minutes)
@@ -60,9 +63,6 @@ coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20
 
 gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVIDIA GPU
 	$(BIN)/python benchmarks/gpu.py
-
-bench: install ## updates under load, explicit and polling (about 6 minutes)
-	$(BIN)/python benchmarks/update_under_load.py
 
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
 	$(BIN)/python benchmarks/serving.py

@@ -42,6 +42,9 @@ WORTH = 1.02
 """How much faster a less accurate variant must be: a difference below 2% is what two builds of one program differ by,
 however many rounds it is seen in."""
 
+NEAR = 1.1
+"""Where the leader is the more accurate as well, it is not asked further once nothing can be this much faster."""
+
 BUSY = 16
 """Requests under way for throughput: enough that a batcher finds company for each."""
 
@@ -199,6 +202,9 @@ class _Judge:
                 f"{leader.variant} is not surely faster (ratio {_spell(ratio)}), and {winner.variant} is "
                 f"{'more' if winner.score > leader.score else 'as'} accurate: {speed}"
             )
+        elif ratios and min(ratio.low for ratio in ratios.values()) <= 1:
+            nearest = min(ratios, key=lambda variant: ratios[variant].low)
+            parts.append(f"no difference found to {nearest} (ratio {_spell(ratios[nearest])}), and as accurate: {speed}")
         elif ratios:
             nearest = min(ratios, key=lambda variant: ratios[variant].value)
             keeps = " that keeps the limit" if len(within) < len(self._runners(rounds)) else ""
@@ -238,7 +244,7 @@ _SERIOUS = {"failed_requests", "other_traffic", "client_behind", "cache_hits"}
 def _decided(leader: Entrant, other: Entrant, ratio: Interval) -> bool:
     """True where further rounds would not change which of the two wins."""
     if leader.score >= other.score:
-        return ratio.low >= 1 / WORTH  # the other would have to be worth being less accurate
+        return ratio.low >= 1 / NEAR  # the other, no more accurate, would have to be surely faster than that
     return ratio.low > WORTH or ratio.high <= WORTH
 
 

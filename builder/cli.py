@@ -256,6 +256,9 @@ def _print_reports(reports: list[Any], *, quiet: bool) -> None:
     results = [result for report in reports for result in report.models]
     # A row stays a row: a terminal that is too narrow wraps it, a pipe gets it whole.
     Console(highlight=False, width=200).print(results_table(results), crop=False)
+    for result in results:
+        if result.choice and not quiet:
+            emit(None, f"\n{result.choice}")
     if not quiet:
         for note in dict.fromkeys(note for result in results for note in result.notes):
             warn(f"{names([result.model for result in results if note in result.notes])}: {note}")

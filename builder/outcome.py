@@ -44,6 +44,7 @@ class ModelResult:
             through the server, and how many requests the server put together.
         accuracy: the user's metric on the artifact, and ``accuracy_reference`` on PyTorch.
         scores: how well a variant agrees with fp32.
+        choice: of ``serve: fastest``: what was measured, and why this variant, in words.
         cached: stages whose results were taken from the cache.
         notes: what the user should know: a fallback that was taken, random samples.
     """
@@ -62,6 +63,7 @@ class ModelResult:
     accuracy: float | None = None
     accuracy_reference: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    choice: str = ""
     cached: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -109,7 +111,6 @@ def result_of(
         notes.append("verified with random inputs: give `samples` for real ones")
     notes += [f"published with --allow-accuracy-drop: {what}" for what in accuracy.get("allowed", ())]
     choice = records["choose"].data if "choose" in records else {}
-    notes += [choice["reason"]] if choice else []
     return ModelResult(
         model=wanted.name,
         variant=wanted.variant,
@@ -123,6 +124,7 @@ def result_of(
         accuracy=accuracy.get("value"),
         accuracy_reference=accuracy.get("reference"),
         scores=accuracy.get("agreement", {}).get("scores", {}),
+        choice=f"{wanted.name} serves {choice['variant']}: {choice['reason']}\n{choice['table']}" if choice else "",
         cached=tuple(cached),
         notes=(*notes, *more),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,8 @@ def write_recipes(subject: Subject, records: Mapping[str, Record], folder: Path)
             continue
         recipe = Recipe.from_dict(record.data["recipe"], variant)
         path = folder / f"{subject.name}.{variant}.yaml"
-        replay = f"precision: {{recipes: {{{variant}: {path.name}}}}}"
+        name = os.path.relpath(path, subject.spec.folder)
+        replay = f"precision: {{recipes: {{{variant}: {name}}}}}"
         comment = f"{variant} of {subject.name}, as build-repo made it. To replay it without a search:\n    {replay}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

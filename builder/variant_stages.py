@@ -29,6 +29,7 @@ _TOOLS = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 _QUICK_SAMPLES = 64
 _TIMED_REQUESTS = 5
 _TIMED_S = 0.05
+_SECONDS_PER_VARIANT = 30.0
 
 
 def judging_of(build: Build) -> Judging:
@@ -239,6 +240,7 @@ def choose(build: Build) -> Result:
     """
     from builder.choice import Entrant
     from builder.choose import choose as fastest
+    from builder.choose import table
 
     entrants, model = [], build.subject.model
     for name in build.published:
@@ -258,6 +260,7 @@ def choose(build: Build) -> Result:
         concurrency=model.load.concurrency,
         folder=build.folder("choose"),
         reporter=build.reporter,
+        seconds_per_variant=_SECONDS_PER_VARIANT,
     )
     chosen = build.kept[artifact_step(choice.variant)]
-    return Result(choice.as_dict(), digest=digest_of([choice.variant, chosen.digest]))
+    return Result({**choice.as_dict(), "table": table(choice)}, digest=digest_of([choice.variant, chosen.digest]))

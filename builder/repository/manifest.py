@@ -233,7 +233,7 @@ def manifest_of(
         "recipe": made["precision"].get("recipe"),
         "search": made["precision"].get("search"),
         "engine": made["engine"].get("engine"),
-        "choice": dict(made["choose"]) or None,
+        "choice": {key: value for key, value in made["choose"].items() if key != "table"} or None,
         "accuracy_drop_allowed": list(judged.get("allowed", ())),
         "verification": found,
         "seconds": {stage: round(record.seconds, 3) for stage, record in kept.items()},

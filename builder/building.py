@@ -272,7 +272,8 @@ class Build:
 
     def _is_over(self, step: Step) -> bool:
         """Whether there is no sense in a step: its variant has failed, or the one that is to be served."""
-        if step.of in self.failed:
+        of_a_model = step.stage in ("config", "contract", "serve")
+        if step.of in self.failed or (not step.of and of_a_model and self.subject.model.served in self.failed):
             return True
         absent = [name for name in step.after if name not in self.kept]
         if step.stage == "choose":

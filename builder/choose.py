@@ -204,7 +204,8 @@ class _Judge:
             )
         elif ratios and min(ratio.low for ratio in ratios.values()) <= 1:
             nearest = min(ratios, key=lambda variant: ratios[variant].low)
-            parts.append(f"no difference found to {nearest} (ratio {_spell(ratios[nearest])}), and as accurate: {speed}")
+            told = _spell(ratios[nearest])
+            parts.append(f"no difference found to {nearest} (ratio {told}), and as accurate: {speed}")
         elif ratios:
             nearest = min(ratios, key=lambda variant: ratios[variant].value)
             keeps = " that keeps the limit" if len(within) < len(self._runners(rounds)) else ""

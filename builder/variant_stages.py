@@ -58,6 +58,7 @@ def precision(build: Build, of: str) -> Result:
         RecipeError: the user's recipe does not fit.
     """
     from builder.precision.apply import apply
+    from builder.precision.ranges_half import keep_in_fp32
 
     variant, model = VARIANTS[of], build.subject.model
     to = build.folder(f"precision {of}") / "model.onnx"
@@ -66,6 +67,8 @@ def precision(build: Build, of: str) -> Result:
     file = model.precision.recipes.get(of)
     if file is not None:
         recipe = _recipe(build.subject.spec.folder / file, variant)
+        if recipe.options.get("io") == "fp16":
+            keep_in_fp32(graph, judging.feeds, "fp16", io="fp16")  # refuses what overflows at the border
         apply(recipe, graph, to, feeds=judging.feeds)
         searched: dict[str, Any] = {"replayed": file}
     else:
@@ -221,7 +224,7 @@ def accuracy(build: Build, of: str) -> Result:
 def _refused(build: Build, of: str, verdict: Verdict) -> AccuracyError:
     search = build.kept[f"precision {of}"].data["search"]
     blamed = ", ".join(f"{node} ({cost:.3g})" for node, cost in search.get("blamed", [])[:5])
-    limits = ", ".join(f"{name} {limit:g}" for name, limit in verdict.limits.items())
+    limits = ", ".join(f"{name} {limit:.9g}" for name, limit in verdict.limits.items())
     scores = ", ".join(f"{name} {verdict.scores[name]:.6g}" for name in verdict.limits)
     return AccuracyError(
         f"{of} does not hold its accuracy: {'; '.join(verdict.failed)}",

@@ -44,7 +44,7 @@ from builder.spec.parts import (
     Warmup,
 )
 from builder.spec.problems import in_order, spelled, validated
-from builder.spec.variant_parts import Agreement, Engine, Load, Precision, recipe_findings
+from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
 from builder.variants import FASTEST, VARIANTS, is_servable
@@ -217,6 +217,8 @@ class ModelSpec(Part):
     def _variant_findings(self) -> list[Finding]:
         servable = [name for name in self.variants if is_servable(VARIANTS[name])]
         found = recipe_findings(self.precision, self.variants)
+        kinds = {VARIANTS[name].target for name in self.variants if VARIANTS[name].format == "plan"}
+        found += engine_findings(self.engine, kinds, self.declared, self.batch)
         if not servable:
             what = "none of the variants can be served: Triton has no backend for TensorRT-RTX engines"
             found.append(Finding(what, "at least one other", fix="add onnx-fp32", path=("variants",)))

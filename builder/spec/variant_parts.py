@@ -5,12 +5,17 @@ The ``Attributes`` of each class are the reference: ``docs/generate.py`` makes t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema, model_validator
 
+from builder.engine.profiles import profiles_of
+from builder.engine.targets import capability_of, resolve_targets
+from builder.errors import EngineError
 from builder.findings import Finding, Findings, did_you_mean, refuse
-from builder.spec.parts import Callable, FileText, Part, VariantName
+from builder.spec.parts import Batch, Callable, FileText, Part, VariantName
+from builder.tensors import Interface
 from serving.errors import UsageError
 from serving.terminal import parse_size
 
@@ -26,6 +31,15 @@ def _size(text: str) -> str:
     return text
 
 
+def _gpu(text: str) -> str:
+    try:
+        capability_of(text)
+    except EngineError as exc:
+        raise refuse(exc.what, expected=exc.expected, fix=exc.fix) from exc
+    return text
+
+
+GpuName = Annotated[str, AfterValidator(_gpu)]
 SizeText = Annotated[
     str, AfterValidator(_size), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*[kKmMgGtT]?i?[bB]?$"})
 ]
@@ -117,7 +131,7 @@ class Engine(Part):
         timing_cache: a timing cache file of your own; by default one is kept in `.build`.
     """
 
-    gpu: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    gpu: tuple[GpuName, ...] = ()
     profiles: tuple[dict[str, Shapes], ...] = ()
     workspace: SizeText | None = None
     optimization_level: int | None = Field(None, ge=0, le=5, strict=True)
@@ -142,6 +156,33 @@ class Load(Part):
 
     concurrency: int = Field(16, ge=1, le=4096, strict=True)
     latency_limit_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+def engine_findings(engine: Engine, kinds: set[str], interface: Interface, batch: Batch) -> Iterator[Finding]:
+    """What keeps engines from being built that is known before anything is searched or loaded.
+
+    Args:
+        engine: what the spec says of engines.
+        kinds: ``tensorrt``, ``tensorrt-rtx``: those that the model has variants of.
+        interface: the tensors of the spec; without inputs they are not known yet.
+        batch: of the spec.
+    """
+    for kind in sorted(kinds):
+        try:
+            resolve_targets(kind, engine.gpu)
+        except EngineError as exc:
+            yield Finding(exc.what, exc.expected, exc.got, exc.fix, ("engine", "gpu"))
+    if kinds and interface.inputs:
+        try:
+            profiles_of(
+                interface,
+                max_batch=batch.max if interface.batches else 0,
+                preferred=batch.preferred,
+                explicit=[{name: shapes.model_dump() for name, shapes in each.items()} for each in engine.profiles],
+            )
+        except EngineError as exc:
+            path = ("engine", "profiles") if exc.where.startswith("engine") else ("inputs",)
+            yield Finding(exc.what, exc.expected, exc.got, exc.fix, path)
 
 
 def recipe_findings(precision: Precision, variants: tuple[str, ...]) -> list[Finding]:

@@ -86,7 +86,10 @@ def require(
             expected=f"within {tolerance.relative:g} of the value + {tolerance.absolute:g} of the output's scale "
             f"({precision}: {tolerance.reason})",
             got=f"{bad.problem}; max abs {bad.max_abs:.3g}, max rel {bad.max_rel:.3g}, cosine {bad.cosine:.6f}",
-            fix="look for randomness, training-mode layers or data-dependent branches in forward()",
+            fix="look for randomness, training-mode layers or data-dependent branches in forward()"
+            if precision == "fp32"
+            else "take its recipe out of `precision.recipes` to search again, or name what has to stay in float in "
+            "`precision.keep`",
         )
     for difference in differences:
         into.setdefault(difference.output, []).append(difference)

@@ -127,7 +127,8 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 
 def test_a_body_that_gives_one_value_twice_answers_as_before(tmp_path):
-    scan = """<ir_version: 10, opset_import: ["": 20]> g (float[3] start, float[t, 3] x) => (float[3] last, float[t, 3] all)
+    scan = """<ir_version: 10, opset_import: ["": 20]>
+        g (float[3] start, float[t, 3] x) => (float[3] last, float[t, 3] all)
         { last, all = Scan<num_scan_inputs = 1, body = b (float[3] s, float[3] e) => (float[3] s2, float[3] o)
             { s2 = Add(s, e)
               o = Identity(s2) }>(start, x) }"""

@@ -303,3 +303,31 @@ def test_every_variant_has_a_name_that_tells_what_it_is():
     for name, variant in VARIANTS.items():
         assert name == variant.name and name.endswith(variant.precision)
         assert (variant.format == "plan") == name.startswith("tensorrt")
+
+
+def test_a_replayed_recipe_that_does_not_hold_is_not_published_under_any_name(project):
+    before = (project.repository / "m" / "config.pbtxt").read_bytes()
+    recipes = {"recipes": {"onnx-int8": "recipes/m.onnx-int8.yaml"}}
+    results = project.build({"variants": ["onnx-int8"], "precision": recipes, "agreement": {"cosine": 1.0}})
+    assert (results["m"].status, results["m"].stage) == ("failed", "accuracy")
+    message = str(results["m"].error)
+    assert "does not hold its accuracy: cosine" in message and "--allow-accuracy-drop" in message
+    assert (project.repository / "m" / "config.pbtxt").read_bytes() == before
+
+
+ENGINES = [
+    ({"gpu": ["sm99"]}, "sm99"),
+    ({"gpu": ["h100"]}, "tensorrt-rtx engines cannot be built ahead of time for h100"),
+    ({"profiles": [{"z": {"min": [1, 32], "opt": [1, 32], "max": [8, 32]}}]}, "z"),
+    ({"profiles": [{"x": {"min": [1, 32], "opt": [2, 32], "max": [4, 32]}}]}, "batch"),
+]
+
+
+@pytest.mark.parametrize(("engine", "what"), ENGINES)
+def test_an_engine_that_cannot_be_is_refused_before_anything_is_searched(project, engine, what):
+    tensors = {"inputs": {"x": "float32[batch, 32]"}, "outputs": {"y": "float32[batch, 10]"}}
+    source = {"source": {"python": "make.py:module"}}
+    with pytest.raises(SpecError) as caught:
+        project.spec(**source, **tensors, variants=["onnx-fp32", "tensorrt-rtx-fp16"], engine=engine)
+    (problem,) = caught.value.problems
+    assert what in problem.what + problem.got + problem.expected and ".engine." in problem.where

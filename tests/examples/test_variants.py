@@ -51,7 +51,7 @@ def test_the_int8_model_that_is_published_is_an_int8_model(model: str, repositor
     import onnx
 
     graph = onnx.load(repository / f"{model}_onnx_int8" / "1" / "model.onnx").graph
-    sizes = {kind: 0 for kind in ("integer", "float")}
+    sizes = dict.fromkeys(("integer", "float"), 0)
     for tensor in graph.initializer:
         integer = tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
         sizes["integer" if integer else "float"] += int(np.prod(tensor.dims))

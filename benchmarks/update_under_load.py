@@ -44,8 +44,9 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # instead of this folder, in which `import serving` would find serving.py
 
-from builder.api import Options, build_all, load_spec  # noqa: E402
+from builder.api import build_all, load_spec  # noqa: E402
 from builder.live.updating import reload_published, rollback_on  # noqa: E402
+from builder.options import Options  # noqa: E402
 from builder.repository.managing import rollback  # noqa: E402
 from perf.binary import Binary, find_binary  # noqa: E402
 from perf.environment import load_1min, machine_facts  # noqa: E402

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder.api import Options, build, load_spec
+    from builder.api import build, load_spec
+    from builder.options import Options
     from builder.outcome import BuildReport, ModelResult
     from builder.planning import Plan, plan
 
@@ -18,7 +19,7 @@ __all__ = ["BuildReport", "ModelResult", "Options", "Plan", "build", "load_spec"
 _HOMES = {
     "BuildReport": "builder.outcome",
     "ModelResult": "builder.outcome",
-    "Options": "builder.api",
+    "Options": "builder.options",
     "Plan": "builder.planning",
     "build": "builder.api",
     "load_spec": "builder.api",

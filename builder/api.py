@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.findings import did_you_mean
-from builder.incremental.cache import DEFAULT_LIMIT_BYTES, Cache, Record
+from builder.incremental.cache import Cache, Record
 from builder.incremental.keys import Subject, fingerprints_of
 from builder.incremental.steps import STEPS_WITH_THE_MODULE, artifact_step, model_name_of, published_names
 from builder.live.candidate import remove_stale, stale_candidates
+from builder.options import Options
 from builder.outcome import BuildReport, ModelResult, engine_result, left_out, result_of, served_note
 from builder.planning import Wanted, decide, wanted_of
 from builder.publishing import publish_done, write_recipes
@@ -33,33 +34,6 @@ if TYPE_CHECKING:
     from builder.workers.worker import Task
 
 _Key = tuple[Path, str]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to build.
-
-    Attributes:
-        jobs: how many models at once; None for as many as processors and memory allow.
-        force: run every stage, whatever is in the cache.
-        cache_size_bytes: how large the cache may become.
-        wait: wait for another build of the same repository; otherwise say who it is and stop.
-        sign_key: a private key to sign every version with.
-        activate: let a new version be served; False leaves the one that is.
-        search_minutes: how long a search for a recipe may take, for each variant.
-        allow_accuracy_drop: publish variants that lose more accuracy than the spec allows; their manifests say so.
-        recipes_dir: write the recipe of each variant there.
-    """
-
-    jobs: int | None = None
-    force: bool = False
-    cache_size_bytes: int = DEFAULT_LIMIT_BYTES
-    wait: bool = True
-    sign_key: Path | None = None
-    activate: bool = True
-    search_minutes: float = 10.0
-    allow_accuracy_drop: bool = False
-    recipes_dir: Path | None = None
 
 
 def load_spec(path: str | Path) -> Spec:

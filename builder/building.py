@@ -15,9 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,9 +47,9 @@ from builder.repository import publish
 from builder.repository.engines import Bundle, bundle_of
 from builder.repository.manifest import manifest_of
 from builder.repository.published import GOLDEN
+from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
-from builder.tensors import Interface, parse_tensor
 from builder.variants import VARIANTS, Variant, is_servable
 from builder.verify.serve import Endpoint
 from serving.errors import TritonRepoError
@@ -58,22 +57,7 @@ from serving.progress import Reporter
 
 ANSWERS = "answers.npz"
 _SHARED = frozenset({"source", "samples", "reference", "baseline", "export", "parity", "accuracy"})
-Stage = Callable[["Build", str], "Result"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a stage made.
-
-    Attributes:
-        data: plain data.
-        files: files to keep, by name.
-        digest: what later stages depend on; where it is empty, they depend on all that this stage depended on.
-    """
-
-    data: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, Path] = field(default_factory=dict)
-    digest: str = ""
+Stage = Callable[["Build", str], Result]
 
 
 @dataclass(frozen=True)
@@ -214,18 +198,7 @@ class Build:
 
     def made_by(self, step: str) -> Artifact:
         """The file that a stage made."""
-        record, folder = self.kept[step], self.folder(step)
-        data = record.data
-        return Artifact(
-            path=folder / data["file"],
-            format=data["format"],
-            precision=data["precision"],
-            interface=interface_of(data["interface"]),
-            sha256=dict(record.objects),
-            size_bytes=data["size_bytes"],
-            tools=data["tools"],
-            notes=tuple(data["notes"]),
-        )
+        return artifact_from(self.kept[step], self.folder(step))
 
     def config(self, of: str) -> ModelConfig:
         """The decided configuration."""
@@ -425,35 +398,3 @@ def seed(model: ModelSpec) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
-
-
-def made_result(made: Artifact, **more: Any) -> Result:
-    """A stage's result that is a file, or several."""
-    data = {
-        "file": made.path.name,
-        "format": made.format,
-        "precision": made.precision,
-        "interface": plain_interface(made.interface),
-        "size_bytes": made.size_bytes,
-        "tools": dict(made.tools),
-        "notes": list(made.notes),
-    }
-    files = {name: made.path.with_name(name) for name in made.sha256}
-    digest = digest_of([data["precision"], data["interface"], dict(made.sha256)])
-    return Result({**data, **more}, files, digest)
-
-
-def plain_interface(interface: Interface) -> dict[str, dict[str, str]]:
-    """Tensors as plain data."""
-    return {
-        "inputs": {tensor.name: str(tensor) for tensor in interface.inputs},
-        "outputs": {tensor.name: str(tensor) for tensor in interface.outputs},
-    }
-
-
-def interface_of(plain: Mapping[str, Mapping[str, str]]) -> Interface:
-    """What :func:`plain_interface` gave."""
-    inputs, outputs = (
-        tuple(parse_tensor(name, text) for name, text in plain[side].items()) for side in ("inputs", "outputs")
-    )
-    return Interface(inputs, outputs)

@@ -146,8 +146,9 @@ def build_repo(
     if dry_run and not in_container:
         raise UsageError("--dry-run is for --in-container", fix="--plan says what a build here would do")
 
-    from builder.api import Options, build_all, check_names, load_spec
+    from builder.api import build_all, check_names, load_spec
     from builder.incremental.cache import DEFAULT_LIMIT_BYTES
+    from builder.options import Options
     from builder.planning import plan
 
     paths = {Path(path).resolve(): path for path in specs or [Path("models.yaml")]}  # each once

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.artifact import Artifact, sha256_of
-from builder.building import Build, Result, made_result
+from builder.building import Build
 from builder.engine import (
     EngineOptions,
     describe_engine,
@@ -30,6 +30,7 @@ from builder.errors import EngineError
 from builder.incremental.cache import digest_of
 from builder.incremental.steps import name_of
 from builder.releases import PINNED_RELEASE, check_engine_fits
+from builder.results import Result, made_result
 from builder.variant_stages import prepared_of
 from builder.variants import VARIANTS, is_servable
 from serving.terminal import parse_size

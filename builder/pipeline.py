@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from builder import export, golden
 from builder.artifact import sha256_of
-from builder.building import Build, Result, Stage, made_result, plain_interface, seed
+from builder.building import Build, Stage, seed
 from builder.config import decide, fields_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
@@ -18,6 +18,7 @@ from builder.loaded import OnnxFile
 from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
+from builder.results import Result, made_result, plain_interface
 from builder.variants import VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases

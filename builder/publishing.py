@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from builder.incremental.cache import Record
 from builder.incremental.keys import Subject
 from builder.incremental.steps import artifact_step, model_name_of, name_of, published_names, records_of, served_variant
+from builder.options import Options
 from builder.outcome import ModelResult, Status, engine_result, left_out, not_published, result_of, served_note
 from builder.planning import Wanted
 from builder.precision.recipe import Recipe
@@ -20,12 +21,11 @@ from serving.errors import TritonRepoError, UsageError
 from serving.progress import Reporter
 
 if TYPE_CHECKING:
-    from builder.api import Options as How
     from builder.workers.jobs import Done
     from builder.workers.worker import Built
 
 
-def publish_done(subject: Subject, done: Done, how: How, reporter: Reporter) -> list[ModelResult]:
+def publish_done(subject: Subject, done: Done, how: Options, reporter: Reporter) -> list[ModelResult]:
     """Put what was verified into the repository; one result for each model there, and for each variant without one."""
     if done.built is None:
         variant = subject.model.served
@@ -46,7 +46,7 @@ def publish_done(subject: Subject, done: Done, how: How, reporter: Reporter) -> 
     return [*results, *left_out(subject)]
 
 
-def _publish_one(subject: Subject, of: str, done: Done, how: How, reporter: Reporter) -> ModelResult:
+def _publish_one(subject: Subject, of: str, done: Done, how: Options, reporter: Reporter) -> ModelResult:
     assert done.built is not None
     name, records = model_name_of(subject.name, of), done.built.records
     variant = served_variant(subject.model, of, records)

@@ -13,7 +13,7 @@ import numpy as np
 
 from builder.agreement import DROP, Verdict
 from builder.artifact import EXTERNAL_DATA_SUFFIX, artifact_of
-from builder.building import Build, Result, made_result, seed
+from builder.building import Build, seed
 from builder.errors import AccuracyError, PrecisionError, RecipeError
 from builder.host import tool_versions
 from builder.incremental.cache import digest_of
@@ -21,6 +21,7 @@ from builder.incremental.steps import artifact_step, name_of
 from builder.judging import CastRunner, Judging
 from builder.precision.recipe import Recipe, read_recipe
 from builder.reference import OnnxRunner, Runner
+from builder.results import Result, made_result
 from builder.tensors import Interface, TensorSpec
 from builder.variants import VARIANTS, Variant
 from serving.dtypes import BY_NAME

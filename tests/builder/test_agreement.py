@@ -5,17 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from builder.agreement import (
-    DEFAULTS,
-    DROP,
-    AgreementJudge,
-    neighbours_kept,
-    ranks,
-    scores,
-    similarities,
-    spearman,
-)
+from builder.agreement import DEFAULTS, DROP, AgreementJudge
 from builder.errors import AccuracyError
+from builder.scores import neighbours_kept, ranks, scores, similarities, spearman
 from builder.variants import VARIANTS
 
 

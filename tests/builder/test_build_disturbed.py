@@ -12,7 +12,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from builder import build, load_spec
-from builder.api import Options
+from builder.options import Options
 from builder.workers import verifying
 from builder.workers.verifying import VerifyingServer
 from serving import Client

@@ -15,10 +15,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from builder import build, load_spec
-from builder.api import Options
 from builder.building import Build, Work
 from builder.incremental.cache import Cache
 from builder.incremental.keys import Subject, fingerprints_of
+from builder.options import Options
 from builder.pipeline import STAGES
 from builder.repository.publish import versions_of
 from builder.usercode import user_code

@@ -14,7 +14,7 @@ import builder
 import perf
 import serving
 from builder import build, load_spec
-from builder.api import Options
+from builder.options import Options
 from builder.workers import jobs
 from builder.workers.jobs import Done, Job, default_jobs, run_jobs
 from serving.errors import Problem, ProblemsError, TritonRepoError

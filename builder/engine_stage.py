@@ -70,7 +70,12 @@ def engine(build: Build, of: str) -> Result:
     if is_servable(variant):
         version = library_version(kind) or "0"
         notes = check_engine_fits(
-            spec.server or PINNED_RELEASE, kind, version, version_compatible=asked.version_compatible
+            spec.server or PINNED_RELEASE,
+            kind,
+            version,
+            version_compatible=asked.version_compatible,
+            tensorrt=asked.server_tensorrt,
+            where=f"models.{build.subject.name}.engine",
         )
         what = digest_of([sha256_of(graph), options.as_dict(), version])
         wanted = resolve_targets(kind, asked.gpu, where=f"models.{build.subject.name}.engine.gpu")

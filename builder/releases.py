@@ -87,7 +87,13 @@ def image_of(release: str | None) -> str:
 
 
 def check_engine_fits(
-    release: str | None, kind: str, version: str, *, version_compatible: bool = False, where: str = "triton.release"
+    release: str | None,
+    kind: str,
+    version: str,
+    *,
+    version_compatible: bool = False,
+    tensorrt: str | None = None,
+    where: str = "triton.release",
 ) -> tuple[str, ...]:
     """Whether the server of a release loads an engine.
 
@@ -96,6 +102,7 @@ def check_engine_fits(
         kind: ``tensorrt`` or ``tensorrt-rtx``.
         version: of the library that built the engine.
         version_compatible: whether it was built so that newer versions take it.
+        tensorrt: what the server has, as the user says, who asked it; by default the table's.
         where: the place that names the release.
 
     Returns:
@@ -113,18 +120,20 @@ def check_engine_fits(
             fix="load it in your application, or serve a `tensorrt-*` or `onnx-*` variant",
         )
     row = release_of(release, where=where)
-    if row.tensorrt is None:
-        return (f"which TensorRT is in {image_of(row.name)} is in no public table: {asking(row.name)}",)
-    if _same(version, row.tensorrt):
+    has = tensorrt or row.tensorrt
+    if has is None:
+        unknown = f"which TensorRT is in {image_of(row.name)} is in no public table: {asking(row.name)}"
+        return (f"{unknown}; say it as `engine.server_tensorrt`, and engines are held against it",)
+    if _same(version, has):
         return ()
-    if version_compatible and _runs_later(version, row.tensorrt):
+    if version_compatible and _runs_later(version, has):
         return ("start the server with --backend-config=tensorrt,version-compatible=true: else it refuses the engine",)
     images = [image_of(other.name) for other in RELEASES.values() if other.tensorrt and _same(version, other.tensorrt)]
-    build = f"build with TensorRT {row.tensorrt}, or in the image: build-repo SPEC --in-container"
+    build = f"build with TensorRT {has}, or in the image: build-repo SPEC --in-container"
     raise EngineError(
         f"the server of release {row.name} cannot load an engine of TensorRT {version}",
         where=where,
-        expected=f"an engine of TensorRT {row.tensorrt}, which is in {image_of(row.name)}",
+        expected=f"an engine of TensorRT {has}, which is in {image_of(row.name)}",
         got=f"TensorRT {version}" + (", version compatible" if version_compatible else ""),
         fix=build + (f"; or serve it with {images[-1]}" if images else ""),
     )

@@ -128,6 +128,8 @@ class Engine(Part):
         weight_streaming: let weights stay in host memory where the GPU has too little.
         plugins: libraries with plugins.
         dla_core: which DLA core runs what it can.
+        server_tensorrt: the TensorRT that the server has (`10.13.3.9`): an engine of another is refused. The table of
+            releases in this package knows it of no image, for lack of a public text that says it.
         timing_cache: a timing cache file of your own; by default one is kept in `.build`.
     """
 
@@ -142,6 +144,7 @@ class Engine(Part):
     weight_streaming: StrictBool = False
     plugins: tuple[FileText, ...] = ()
     dla_core: int | None = Field(None, ge=0, le=15, strict=True)
+    server_tensorrt: Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+){0,2}$")] | None = None
     timing_cache: FileText | None = None
 
 

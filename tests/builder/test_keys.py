@@ -408,6 +408,7 @@ OF_VARIANTS = {
             "plugins": ["vocab.txt"],
             "dla_core": 1,
             "timing_cache": "vocab.txt",
+            "server_tensorrt": "10.13.3.9",
         }.items()
     },
 }

@@ -104,3 +104,13 @@ def test_triton_has_no_backend_for_tensorrt_rtx():
 
 def test_a_release_that_there_is_not():
     assert "unknown release of Triton: 26.13" in refused("26.13", "tensorrt", "10.13.3.9")
+
+
+def test_what_the_user_knows_of_the_server_counts():
+    assert check_engine_fits("26.09", "tensorrt", "10.13.3.9", tensorrt="10.13.3.9") == ()
+    with pytest.raises(EngineError) as caught:
+        check_engine_fits("26.09", "tensorrt", "10.14.1.48", tensorrt="10.13.3.9", where="models.m.engine")
+    message = str(caught.value)
+    assert "cannot load an engine of TensorRT 10.14.1.48" in message and "build with TensorRT 10.13.3.9" in message
+    (note,) = check_engine_fits("26.09", "tensorrt", "10.14.1.48", tensorrt="10.14.1.40", version_compatible=True)
+    assert "version-compatible=true" in note

@@ -34,7 +34,7 @@ def unavailable(variant: Variant, spec: str = "SPEC", model: str = "") -> Unavai
 def engine_facts(kind: str) -> dict[str, str]:
     """What an engine depends on beside its network: the library that builds it, and the GPUs it is built on."""
     found = {f"tool:{kind}": library_version(kind) or "absent"}
-    if kind == "tensorrt":
+    if has_gpu():
         found["gpus"] = ", ".join(sorted({f"{gpu.capability} {gpu.driver}" for gpu in gpus()}))
     return found
 

@@ -17,8 +17,10 @@ from typing import Any
 from builder.artifact import Artifact, sha256_of
 from builder.building import Build
 from builder.engine import (
+    Built,
     EngineOptions,
     describe_engine,
+    engine_answers,
     engine_file,
     engine_from_onnx,
     library_version,
@@ -33,6 +35,8 @@ from builder.releases import PINNED_RELEASE, check_engine_fits
 from builder.results import Result, made_result
 from builder.variant_stages import prepared_of
 from builder.variants import VARIANTS, is_servable
+from builder.verify import check_parity
+from builder.verify.cases import as_asked
 from serving.terminal import parse_size
 
 
@@ -64,7 +68,7 @@ def engine(build: Build, of: str) -> Result:
             built = engine_from_onnx(graph, to, kind=kind, options=chosen, timing_cache=own)
         except EngineError as error:
             raise _with_kept_log(build, of, error, to.with_name(f"{to.name}.log"), graph) from error
-        return Shelved(to, describe_engine(built), built.notes)
+        return Shelved(to, {**describe_engine(built), "parity": _parity(build, of, built)}, built.notes)
 
     notes: tuple[str, ...] = ()
     if is_servable(variant):
@@ -100,6 +104,24 @@ def engine(build: Build, of: str) -> Result:
         if len(found) == 1
         else {"engines": {each.path.name: each.facts for each in found.values()}},
     )
+
+
+def _parity(build: Build, of: str, built: Built) -> dict[str, Any] | None:
+    """The engine itself against the original, where a GPU that it is for is here; None where nothing can run it.
+
+    Raises:
+        ParityError: an answer differs.
+        EngineError: it does not load here.
+    """
+    gpu = next((gpu for gpu in gpus() if gpu.capability in built.capabilities), None)
+    if gpu is None:
+        return None
+    variant = VARIANTS[of]
+    source = build.made_by(name_of("precision", of)) if variant.precision != "fp32" else build.export
+    cases = as_asked(build.answers.cases, source.interface)
+    answers = iter(engine_answers(built.path, [case.inputs for case in cases], kind=built.kind, gpu=gpu))
+    what, where = f"{build.subject.name} ({of})", f"{built.kind} {built.version} on {gpu.name}"
+    return check_parity(lambda inputs: next(answers), cases, variant.precision, what=what, where=where).as_dict()
 
 
 def _options(build: Build, source: Artifact) -> EngineOptions:

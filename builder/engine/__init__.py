@@ -12,6 +12,7 @@ from builder.engine.inspection import describe_engine
 from builder.engine.library import Missing, available, library_version
 from builder.engine.options import EngineOptions
 from builder.engine.profiles import profiles_of
+from builder.engine.running import engine_answers
 from builder.engine.targets import engine_file, resolve_targets
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "available",
     "container_command",
     "describe_engine",
+    "engine_answers",
     "engine_file",
     "engine_from_onnx",
     "library_version",

@@ -109,7 +109,7 @@ def engine_from_onnx(
         "cache_is_users": bool(timing_cache and timing_cache.is_file()),
     }
     try:
-        done = _run(job, log, gpu)
+        done = in_process(job, log, gpu)
         partial.replace(to)
     finally:
         partial.unlink(missing_ok=True)
@@ -133,8 +133,8 @@ def engine_from_onnx(
     )
 
 
-def _run(job: Mapping[str, Any], log: Path, gpu: Gpu | None) -> dict[str, Any]:
-    """The process, from its start to its result.
+def in_process(job: Mapping[str, Any], log: Path, gpu: Gpu | None) -> dict[str, Any]:
+    """A job in a process of its own, from its start to its result.
 
     Raises:
         EngineError, UnavailableError: as it says itself, or what it died of.
@@ -173,9 +173,11 @@ def _failed(job: Mapping[str, Any], result: Mapping[str, Any], log: Path) -> Eng
     if result["class"] == "Foreign":
         title = LIBRARIES[job["kind"]].title
         return EngineError(
-            f"{title} could not build the engine",
+            f"{title} could not {job.get('do', 'build')} the engine",
             where=job["source"],
-            expected=f"a network that {title} has kernels for",
+            expected=f"a GPU that the engine was built for, and {title}'s own libraries"
+            if job.get("do") == "run"
+            else f"a network that {title} has kernels for",
             got=said or parts["got"],
             fix=_advice(said) + f"the whole log: {log}",
         )

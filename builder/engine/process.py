@@ -1,4 +1,4 @@
-"""The process that builds one engine: a job as JSON in, a result as JSON out, the library's own words into the log.
+"""The process that builds one engine, or asks it: a job as JSON in, a result as JSON out, the library's words logged.
 
 In a process of its own a crash or a lack of memory in the builder ends one build, not all of them, and TensorRT and
 TensorRT-RTX, of which one process can load only one, both work.
@@ -14,6 +14,7 @@ from typing import Any
 
 from builder.engine import tensorrt
 from builder.engine.options import EngineOptions, Job
+from builder.engine.running import run
 from builder.errors import EngineError, UnavailableError, describe
 from serving.errors import TritonRepoError
 
@@ -30,6 +31,8 @@ def main(job_file: str) -> int:
 def _result(data: dict[str, Any]) -> dict[str, Any]:
     try:
         _log_everything()
+        if data.get("do") == "run":
+            return run(data["kind"], Path(data["source"]), Path(data["requests"]), Path(data["to"]))
         return tensorrt.build(
             Job(
                 kind=data["kind"],
@@ -44,7 +47,7 @@ def _result(data: dict[str, Any]) -> dict[str, Any]:
         return {"error": _plain(error), "class": type(error).__name__}
     except Exception as exc:  # whatever polygraphy and the bindings raise: the log has the reason
         traceback.print_exc(file=sys.stderr)
-        return {"error": {"what": "the engine could not be built", "got": describe(exc)}, "class": "Foreign"}
+        return {"error": {"what": "the engine could not be built or run", "got": describe(exc)}, "class": "Foreign"}
 
 
 def _log_everything() -> None:

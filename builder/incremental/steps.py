@@ -136,7 +136,7 @@ def _steps_of_variant(name: str, measured: bool) -> list[Step]:
             Step("accuracy", keys.of_agreement, (made, *base), measured, name),
         ]
     if variant.format == "plan":
-        after = ("export" if variant.precision == "fp32" else made, "samples")
+        after = ("export" if variant.precision == "fp32" else made, "samples", "reference")
         steps.append(Step("engine", partial(keys.of_engine, variant=name), after, False, name))
     return steps
 

@@ -7,7 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from builder.engine import EngineOptions, describe_engine, engine_from_onnx
+from builder.engine import EngineOptions, describe_engine, engine_answers, engine_from_onnx
+from builder.engine.device import has_gpu
+from builder.engine.running import _fitting
 from builder.errors import EngineError
 
 PROFILE = {"x": ((1, 16), (4, 16), (8, 16))}
@@ -210,3 +212,25 @@ def test_weights_outside_the_file(tmp_path):
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="plain.onnx.data", size_threshold=0)
     assert Path(f"{path}.data").exists()
     assert engine_from_onnx(path, tmp_path / "a.plan", kind="tensorrt-rtx", options=options()).size_bytes > 1000
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU, on which it may well run")
+def test_an_engine_that_nothing_here_can_run_says_so(plain, tmp_path):
+    built = engine_from_onnx(plain, tmp_path / "m.plan", kind="tensorrt-rtx", options=options())
+    with pytest.raises(EngineError) as caught:
+        engine_answers(built.path, [{"x": np.zeros((2, 16), np.float32)}], kind="tensorrt-rtx")
+    message = str(caught.value)
+    assert "could not run the engine" in message and "a GPU that the engine was built for" in message
+    assert str(built.path) in message and "run.log" in message
+
+
+def test_the_profile_that_a_request_fits(tmp_path):
+    class Engine:  # what is asked of TensorRT's own, which only a GPU gives
+        num_optimization_profiles = 2
+
+        def get_tensor_profile_shape(self, name, profile):
+            return [((1, 4), (2, 4), (4, 4)), ((5, 4), (8, 4), (16, 4))][profile]
+
+    assert [_fitting(Engine(), {"x": np.zeros((size, 4))}) for size in (1, 4, 5, 16)] == [0, 0, 1, 1]
+    with pytest.raises(EngineError, match="fits none of the engine's profiles"):
+        _fitting(Engine(), {"x": np.zeros((17, 4))})

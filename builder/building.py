@@ -23,6 +23,7 @@ import numpy as np
 from builder import golden, sources
 from builder.artifact import Artifact
 from builder.config import ModelConfig, render
+from builder.errors import BuildError
 from builder.incremental.answers import Answers
 from builder.incremental.cache import Cache, Record, digest_of
 from builder.incremental.keys import Subject
@@ -76,6 +77,11 @@ class Work:
     force: bool = False
     search_minutes: float = 10.0
 
+    @property
+    def mark(self) -> Path:
+        """A file that is there as long as nobody deletes the folders that are worked in."""
+        return self.repository.parent / ".in-use"
+
 
 class Build:
     """One model on its way. What a stage needs is loaded when it is asked for.
@@ -113,6 +119,8 @@ class Build:
         self._samples: Samples | None = None
         self._answers: Answers | None = None
         shutil.rmtree(self.folder(), ignore_errors=True)  # that of the model before this one
+        work.mark.parent.mkdir(parents=True, exist_ok=True)
+        work.mark.touch()
 
     # -- where things are -------------------------------------------------------------------------------------------
 
@@ -232,16 +240,23 @@ class Build:
         for step in steps_of(self.subject):
             if self._is_over(step):
                 continue
+            self._still_there()
             self.stage = step.name
             try:
                 self._step(step, stages[step.stage], reporter)
             except TritonRepoError as error:
-                if self._shared(step):
+                if self._shared(step) or not self.work.mark.exists():
                     raise
                 self.failed[step.of] = Failure(step.stage, error)
             if step.name == "export":
                 self.release()
+        self._still_there()
         self.stage = "publish"
+
+    def _still_there(self) -> None:
+        """Stages make the folders they write to: what was deleted in the middle would be half there again."""
+        if not self.work.mark.exists():
+            raise BuildError("the folders of this build are gone", where=str(self.work.mark.parent))
 
     def _is_over(self, step: Step) -> bool:
         """Whether there is no sense in a step: its variant has failed, or the one that is to be served."""

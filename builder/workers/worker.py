@@ -226,7 +226,9 @@ def _explained(exc: BaseException, task: Task) -> TritonRepoError:
             return failures.disk_full(cause, task.repository)
         if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
             return failures.out_of_memory(task.name, describe(cause), user_line(cause, task.spec.folder))
-    if not task.repository.exists():
+    from builder.building import Work
+
+    if not Work(task.repository, task.versions).mark.exists():
         return failures.staging_gone(exc, task.name, task.place)
     if isinstance(exc, TritonRepoError):
         return exc

@@ -91,7 +91,8 @@ def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, file
         "created": "2026-11-21T00:00:00+00:00", "size_bytes": len(content), "inputs": {}, "outputs": {}, "notes": [],
         "spec": {"file": "models.yaml", "sha256": "0" * 64, "model": {}},
         "provenance": {"git": None, "tools": {"torch": "2.13.0"}, "host": {}}, "samples": None,
-        "verification": {"parity": None, "accuracy": None, "serve": None}, "seconds": {},
+        "verification": {"parity": None, "accuracy": None, "agreement": None, "serve": None}, "seconds": {},
+        "recipe": None, "search": None, "engine": None, "choice": None, "accuracy_drop_allowed": [],
     }  # fmt: skip
     return Staged(name, folder, config, (f"{name}: written by build-repo",), known | manifest)
 

@@ -11,6 +11,7 @@ from builder.errors import ManifestError
 from builder.repository.manifest import Manifest, completed, digest_of, load, manifest_of, parse
 from builder.repository.provenance import _git_state, git_state
 from builder.repository.publish import publish
+from builder.variants import VARIANTS
 
 
 def _git(folder, *arguments):
@@ -161,8 +162,24 @@ def test_what_is_known_before_publishing_comes_from_the_stages(tree):
         "samples": SimpleNamespace(data={"origin": "o", "count": 1, "real": True, "sizes": {}}, seconds=0.12345),
         "parity": SimpleNamespace(data={"cases": ["batch 1"], "outputs": []}, seconds=1.0),
     }
-    known = manifest_of("m", spec, model, artifact, kept)
+    known = manifest_of("m", spec, model, VARIANTS["onnx-fp32"], artifact, kept)
     assert known["samples"] == {"origin": "o", "count": 1, "real": True}
-    assert known["verification"] == {"parity": {"cases": ["batch 1"], "outputs": []}, "accuracy": None, "serve": None}
+    assert known["verification"] == {
+        "parity": {"cases": ["batch 1"], "outputs": []},
+        "accuracy": None,
+        "agreement": None,
+        "serve": None,
+    }
+    assert (known["recipe"], known["search"], known["engine"], known["choice"]) == (None, None, None, None)
+    verdict = {"scores": {"cosine": 0.9}, "limits": {"cosine": 0.99}, "failed": ["too low"], "margin": -1.0}
+    kept_of_int8 = kept | {
+        "accuracy": SimpleNamespace(data={"agreement": verdict, "allowed": ["too low"]}, seconds=1.0),
+        "precision": SimpleNamespace(data={"recipe": {"method": "static"}, "search": {"complete": True}}, seconds=2.0),
+        "choose": SimpleNamespace(data={"variant": "onnx-int8", "table": "a table"}, seconds=3.0),
+    }
+    int8 = manifest_of("m", spec, model, VARIANTS["onnx-int8"], artifact, kept_of_int8)
+    assert (int8["variant"], int8["choice"]) == ("onnx-int8", {"variant": "onnx-int8"})
+    assert int8["verification"]["agreement"] == verdict and int8["verification"]["accuracy"] is None
+    assert int8["accuracy_drop_allowed"] == ["too low"] and int8["recipe"] == {"method": "static"}
     assert known["seconds"] == {"samples": 0.123, "parity": 1.0}
     assert known["provenance"]["git"] == {"commit": _git(tree, "rev-parse", "HEAD"), "dirty": False}

@@ -95,7 +95,7 @@ def _row(name: str, result: ModelResult, made: Mapping[str, Any], speed: Mapping
     if result.status in ("failed", "left out"):
         reason = result.error.what if result.error else ""
         return f"| {name} | {result.variant} | {result.status} at {result.stage}: {reason} |" + " |" * 10
-    scores = result.scores or dict.fromkeys(("cosine",), 1.0)
+    scores = result.scores or ({"cosine": result.cosine} if result.version is not None else {})
     cells = [name, f"**{result.variant}**" if chosen else result.variant]
     cells.append("" if result.accuracy is None else f"{result.accuracy:.4f}")
     cells += [f"{scores[score]:.4f}" if score in scores else "" for score in SCORES]

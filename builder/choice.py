@@ -32,7 +32,7 @@ class Row:
         throughput_per_s: inferences per second, the median of its rounds; None where it was not measured.
         interval: the 95% interval of that median.
         p99_us: the median of the rounds' 99th percentiles, as the client saw them.
-        accuracy: its score.
+        accuracy: its score: how near it is to fp32, which is 1.
         within_limit: None without a limit, or without a measurement.
         rounds: in how many it was; one that is clearly slower is not measured further.
         behind: how many times as fast as this one the chosen one is, with its interval, where both were measured.

@@ -325,7 +325,7 @@ def _none_measured(entrants: Sequence[Entrant], rounds: Rounds) -> BuildError:
 
 def table(choice: Choice) -> str:
     """All variants as text, fastest first; the chosen one is marked."""
-    head = ("", "variant", "inferences/s", "95% interval", "p99 ms", "accuracy", "size MB", "")
+    head = ("", "variant", "inferences/s", "95% interval", "p99 ms", "like fp32", "size MB", "")
     ordered = sorted(choice.rows, key=lambda row: -(row.throughput_per_s or 0.0))
     lines = [head, *(_cells(row, row.variant == choice.variant) for row in ordered)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

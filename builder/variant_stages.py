@@ -16,7 +16,7 @@ from builder.artifact import EXTERNAL_DATA_SUFFIX, artifact_of
 from builder.building import Build, seed
 from builder.errors import AccuracyError, PrecisionError, RecipeError
 from builder.host import tool_versions
-from builder.incremental.cache import digest_of
+from builder.incremental.cache import Record, digest_of
 from builder.incremental.steps import artifact_step, name_of
 from builder.judging import CastRunner, Judging
 from builder.precision.recipe import Recipe, read_recipe
@@ -236,6 +236,15 @@ def _refused(build: Build, of: str, verdict: Verdict) -> AccuracyError:
     )
 
 
+def _closeness(accuracy: Record | None) -> float:
+    """How near a variant is to fp32, which is 1: its cosine (or share of equal elements), less what the metric lost."""
+    if accuracy is None:
+        return 1.0
+    scores = accuracy.data["agreement"]["scores"]
+    near = [scores[name] for name in ("cosine", "equal") if name in scores]
+    return float(min(near, default=1.0) - max(scores.get(DROP, 0.0), 0.0))
+
+
 def choose(build: Build) -> Result:
     """Measure the variants that were verified, and choose the fastest; the evidence goes into the manifest.
 
@@ -252,8 +261,7 @@ def choose(build: Build) -> Result:
             continue
         build.stage_model(name)  # where nothing had to be asked, the server has not seen it yet
         variant = VARIANTS[name]
-        accuracy = build.kept.get(name_of("accuracy", name))
-        score = float(accuracy.data["agreement"]["margin"]) if accuracy else 1.0
+        score = _closeness(build.kept.get(name_of("accuracy", name)))
         entrants.append(Entrant(name, build.name_of(name), score, build.artifact(variant).size_bytes))
     limit = model.load.latency_limit_ms
     choice = fastest(

@@ -85,7 +85,7 @@ def test_what_makes_variants_takes_plain_arguments(stage):
 def test_only_the_process_of_an_engine_imports_its_library():
     libraries = {"tensorrt", "tensorrt_rtx", "polygraphy"}
     importers = {str(path.relative_to(ROOT)) for path in (ROOT / "builder").rglob("*.py") if libraries & _loaded(path)}
-    assert importers == {f"builder/engine/{name}.py" for name in ("network", "process", "tensorrt")}
+    assert importers == {f"builder/engine/{name}.py" for name in ("network", "process", "running", "tensorrt")}
     for package in ("serving", "perf"):
         assert not [path for path in (ROOT / package).rglob("*.py") if libraries & _loaded(path)]
     # Who starts that process reads constants of these modules, but nothing of the libraries comes with them.

@@ -142,7 +142,7 @@ def test_a_choice_goes_into_a_file_and_back():
     choice = judge(FP32, INT8, limit_us=5_000).choice(rounds, 16, 1)
     assert Choice.from_dict(json.loads(json.dumps(choice.as_dict()))) == choice
     lines = table(choice).splitlines()
-    assert lines[0].split() == ["variant", "inferences/s", "95%", "interval", "p99", "ms", "accuracy", "size", "MB"]
+    assert lines[0].split() == ["variant", "inferences/s", "95%", "interval", "p99", "ms", "like", "fp32", "size", "MB"]
     assert lines[1].split()[:2] == ["onnx-int8", "200"] and lines[1].endswith("above the latency limit")
     assert lines[2].split()[:3] == ["*", "onnx-fp32", "100"] and " 4.0" in lines[2]
     failed = Row("onnx-fp16", None, None, None, 0.9, 1, None, error="it broke")

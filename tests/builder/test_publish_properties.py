@@ -239,7 +239,8 @@ class Repository(RuleBasedStateMachine):
         found = model.served()
         assert found in (self.served[name], served)
         if model.folder(version).exists():
-            if found != served:
+            was_settled = version in self.versions[name] and not self.waiting[name]  # nothing may have happened
+            if found != served and not was_settled:
                 assert model.pending() == version
             self.now(name, version, content, found)
         self.waiting[name] = model.pending() is not None

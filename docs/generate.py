@@ -25,7 +25,7 @@ from builder.names import MODEL_NAME_PATTERN
 from builder.repository import manifest
 from builder.spec import parts as spec_parts
 from builder.spec import variant_parts
-from builder.spec.triton_fields import DECIDED, is_map, model_config_class
+from builder.triton_fields import DECIDED, is_map, model_config_class
 
 SPEC_ROOM = {**vars(spec_parts), **vars(variant_parts), **vars(spec)}
 REFERENCE = Path(__file__).parent / "reference"

@@ -10,7 +10,7 @@ from typing import Any
 
 from builder.config.model_config import ModelConfig
 from builder.errors import ConfigError
-from builder.spec.triton_fields import is_map, message_of, model_config_class
+from builder.triton_fields import is_map, message_of, model_config_class
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from builder.findings import Finding, KeyPath
 from builder.names import model_name, same_but_for_case
 from builder.spec.files import file_findings
-from builder.spec.triton_fields import field_findings
 from builder.spec.yaml_source import Document
+from builder.triton_fields import field_findings
 from serving.errors import MissingDependencyError, Problem
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from builder.findings import Findings, KeyPath, nearest
-from builder.spec.triton_fields import DECIDED, top_level_names
 from builder.spec.yaml_source import Document, spell
+from builder.triton_fields import DECIDED, top_level_names
 from serving.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)

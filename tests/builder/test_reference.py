@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 
-from builder.spec.triton_fields import DECIDED, model_config_class
+from builder.triton_fields import DECIDED, model_config_class
 from tests.builder.test_spec_properties import SETTINGS, _in, _spec
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from builder.config import ModelConfig, parse, render
 from builder.errors import ConfigError
-from builder.spec.triton_fields import DECIDED, field_findings, is_map, message_of, model_config_class
+from builder.triton_fields import DECIDED, field_findings, is_map, message_of, model_config_class
 
 SETTINGS = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -64,7 +64,7 @@ def test_depends_are_globs_anywhere_and_variables(write, tmp_path):
 def test_config_is_checked_without_grpc_and_by_the_class_that_the_client_has(write):
     path = write(_model("config: {metric_tags: {a: b}}"))
     code = (
-        "import sys\nfrom builder.spec import read_spec\nfrom builder.spec.triton_fields import model_config_class\n"
+        "import sys\nfrom builder.spec import read_spec\nfrom builder.triton_fields import model_config_class\n"
         f"read_spec({str(path)!r})\nassert 'grpc' not in sys.modules\nours = model_config_class()\n"
         "from tritonclient.grpc import InferenceServerClient, model_config_pb2, service_pb2\n"
         "assert model_config_pb2.ModelConfig is ours is model_config_class()\n"

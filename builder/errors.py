@@ -19,6 +19,10 @@ class SourceError(TritonRepoError):
     """A model's source gave no usable module: it raised, is missing, or is of the wrong kind."""
 
 
+class EnsembleError(TritonRepoError):
+    """The steps of an ensemble cannot be wired, do not fit each other, or are not there."""
+
+
 class SampleError(TritonRepoError):
     """The samples do not fit the spec, or could not be made."""
 

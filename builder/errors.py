@@ -63,6 +63,10 @@ class EngineError(TritonRepoError):
     """A TensorRT engine could not be built, or would not fit the server or the GPU it is for."""
 
 
+class PythonModelError(TritonRepoError):
+    """A user's class cannot be a model: it, its files or its packages; or it answered something else than it should."""
+
+
 class UnavailableError(TritonRepoError):
     """This machine lacks what a variant needs: a GPU, a library. It says where and how it can be built."""
 

@@ -57,7 +57,7 @@ def test_only_choosing_measures():
 
 
 def test_stages_of_the_builder_do_not_know_each_other():
-    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine"}
+    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine", "python_model"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.
     shared = {"verify": {"config"}, "repository": {"config"}}
     for stage in stages:
@@ -69,6 +69,16 @@ def test_stages_of_the_builder_do_not_know_each_other():
                     other = node.module.split(".")[1]
                     allowed = other not in stages - {stage} or other in shared.get(stage, set())
                     assert allowed, f"{path.relative_to(ROOT)} imports the stage builder.{other}"
+
+
+def test_python_models_take_plain_arguments():
+    """A class becomes a model without the spec or the pipeline, and what is copied into the server needs nobody."""
+    room = ROOT / "builder" / "python_model"
+    for path in room.rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        others = ours - {"errors", "python_model", "releases", "shadowing", "tensors", "usercode"}
+        assert not others, f"{path.relative_to(ROOT)} imports builder.{sorted(others)}"
+    assert set(_imports(room / "served.py")) - set(sys.stdlib_module_names) == {"numpy"}
 
 
 @pytest.mark.parametrize("stage", ["precision", "engine"])

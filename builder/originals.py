@@ -36,6 +36,16 @@ def batch_limit(model: ModelSpec, interface: Interface) -> int:
     return model.batch.max if interface.batches else 0
 
 
+def sized_by_values(interface: Interface) -> frozenset[str]:
+    """Outputs whose shape those of the inputs do not say: what is padded to the longest of a batch depends on company."""
+    known = {dim.name for tensor in interface.inputs for dim in tensor.dims}
+    return frozenset(
+        tensor.name
+        for tensor in interface.outputs
+        if any(dim.name is not None and dim.name not in known for dim in tensor.dims)
+    )
+
+
 def python_step(model: ModelSpec) -> PythonStep:
     """What is to be made of a class."""
     from builder.python_model import PythonStep
@@ -46,6 +56,7 @@ def python_step(model: ModelSpec) -> PythonStep:
         interface=interface,
         args=model.origin.args,
         batching=batch_limit(model, interface) > 0,
+        together=not sized_by_values(interface),
     )
 
 
@@ -72,7 +83,8 @@ def _composition(spec: Spec, model: ModelSpec, ensemble: Ensemble, name: str) ->
     for step in ensemble.steps:
         runners[step.label] = asked[step.model]
     interface = Interface(tuple(map(_tensor, graph.inputs)), tuple(map(_tensor, graph.outputs)))
-    return Composition(graph, interface, EnsembleRunner(graph, runners))
+    parts = {step.label: originals[step.model] for step in ensemble.steps}
+    return Composition(graph, interface, EnsembleRunner(graph, runners), parts)
 
 
 def _wired(

@@ -57,11 +57,7 @@ def test_only_choosing_measures():
 
 
 def test_stages_of_the_builder_do_not_know_each_other():
-<<<<<<< HEAD
-    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine", "python_model"}
-=======
-    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine", "ensemble"}
->>>>>>> w5-ens
+    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine", "ensemble", "python_model"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.
     shared = {"verify": {"config"}, "repository": {"config"}}
     for stage in stages:

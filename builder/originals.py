@@ -69,7 +69,7 @@ def _class_of(spec: Spec, model: ModelSpec) -> PythonClass:
 
 
 def _composition(spec: Spec, model: ModelSpec, ensemble: Ensemble, name: str) -> Composition:
-    from builder.ensemble import EnsembleRunner
+    from builder.ensemble.compose import EnsembleRunner
 
     originals: dict[str, Loaded] = {}
     for step in ensemble.steps:
@@ -95,7 +95,10 @@ def _wired(
     Raises:
         EnsembleError: the wiring is not clear, or an edge does not fit; every one of them is named.
     """
-    from builder.ensemble import SPEC_PLACES, check, wire, written_of
+    from builder.ensemble.checks import check
+    from builder.ensemble.places import SPEC_PLACES
+    from builder.ensemble.wiring import wire
+    from builder.ensemble.written import written_of
     from builder.findings import Findings
 
     models = {known: _step_model(spec, known, loaded) for known, loaded in originals.items()}
@@ -138,7 +141,7 @@ def _written(model: ModelSpec, ensemble: Ensemble) -> dict[str, object]:
 
 
 def _step_model(spec: Spec, name: str, loaded: Loaded) -> StepModel:
-    from builder.ensemble import step_model_of_interface
+    from builder.ensemble.adapters import step_model_of_interface
 
     if isinstance(loaded, Composition):
         return step_model_of_interface(name, loaded.interface, max_batch_size=loaded.graph.max_batch_size)

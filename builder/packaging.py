@@ -69,7 +69,7 @@ def _class(build: Build, loaded: PythonClass) -> Result:
 
 
 def _ensemble(build: Build, loaded: Composition) -> Result:
-    from builder.ensemble import config_tree
+    from builder.ensemble.adapters import config_tree
 
     steps, repository = {}, build.subject.spec.repository
     for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
@@ -97,7 +97,7 @@ def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
     Raises:
         EnsembleError: it is an engine, which this process cannot run.
     """
-    from builder.ensemble import EnsembleRunner
+    from builder.ensemble.compose import EnsembleRunner
 
     if isinstance(loaded, Composition):
         names = {step.name: step.model_name for step in loaded.graph.steps}
@@ -206,7 +206,8 @@ def check_steps(build: Build) -> None:
     Raises:
         EnsembleError: an edge does not fit.
     """
-    from builder.ensemble import check, graph_of_config, step_model_of_config
+    from builder.ensemble.adapters import graph_of_config, step_model_of_config
+    from builder.ensemble.checks import check
 
     folder = build.work.repository
     configs = {name: _config(folder / name) for name in [build.subject.name, *_models_of(build)]}

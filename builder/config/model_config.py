@@ -12,7 +12,7 @@ from builder.errors import ConfigError
 from builder.spec import ModelSpec
 from builder.tensors import Interface, TensorSpec
 
-BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt"}
+BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt", "python": "python", "ensemble": ""}
 """Triton backend by artifact format."""
 
 
@@ -23,6 +23,7 @@ RESERVED_FILES = (
     "model.onnx",
     "model.onnx.data",
     "model.plan",
+    "model.py",
     "model.sig",
 )
 """Names in a version folder that a label file cannot have."""

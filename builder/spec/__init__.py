@@ -1,5 +1,6 @@
 """What a user may ask for in ``models.yaml``, and all that is wrong with one, said at once."""
 
+from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.models import ModelSpec, Root, Spec, read_spec
 from builder.spec.parts import SOURCE_KINDS, Batch, Callable, Export, Instances, Warmup
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision
@@ -10,6 +11,8 @@ __all__ = [
     "Batch",
     "Callable",
     "Engine",
+    "Ensemble",
+    "EnsembleStep",
     "Export",
     "Instances",
     "Load",

@@ -28,23 +28,20 @@ def package(build: Build) -> Result:
 
 
 def _class(build: Build, loaded: PythonClass) -> Result:
-    from builder.python_model import check_imports, collect, pack, server_python, write_version
+    from builder.python_model import check_imports, collect, pack, server_pythons, write_version
 
     source, spec = build.subject.model.origin, build.subject.spec
     to = build.folder("package")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     code = collect(loaded.step.reference, spec.folder, files={name: spec.folder / name for name in source.files})
-    server, packages = server_python(spec.server), None
-    notes: tuple[str, ...] = ()
+    servers, packages = server_pythons(spec.server), None
     if source.requirements:
         packages = build.folder("requirements")
         shutil.rmtree(packages, ignore_errors=True)
         packages.mkdir(parents=True)
-        pack(list(source.requirements), packages, server=server)
-        notes = (f"for Python {server.version}: packages of another Python are not found by it",)
-    else:
-        notes = tuple(check_imports(code, server))
+        pack(source.requirements, packages, servers)
+    notes = check_imports(code, servers, packages)
     names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
     made = Artifact(
         path=to / "model.py",
@@ -53,7 +50,7 @@ def _class(build: Build, loaded: PythonClass) -> Result:
         interface=loaded.interface,
         sha256={name: sha256_of(to / name) for name in sorted(names)},
         size_bytes=sum((to / name).stat().st_size for name in names),
-        tools={"python": server.version},
+        tools={"python": ", ".join(server.version for server in servers)},
         notes=notes,
     )
     return made_result(made, requirements=list(source.requirements))

@@ -99,6 +99,10 @@ def _parity(build: Build, of: str) -> Result:
 
 
 def _accuracy(build: Build, of: str) -> Result:
+    if build.subject.model.ensemble is not None:
+        from builder.packaging import accuracy_of_steps
+
+        return accuracy_of_steps(build)
     if of:
         from builder.variant_stages import accuracy
 
@@ -157,16 +161,20 @@ def _contract(build: Build, of: str) -> Result:
 def _serve(build: Build, of: str) -> Result:
     build.stage_model(of)
     variant, answers = build.variant_of(of), build.answers
-    interface = build.artifact(variant).interface
+    artifact = build.artifact(variant)
+    interface, precision = artifact.interface, artifact.precision
+    if artifact.format == "ensemble" and precision != "fp32":
+        from builder.packaging import answers_of_steps
+
+        # How far the steps are from their originals was judged; what the server adds to that is nothing.
+        answers, precision = answers_of_steps(build), "fp32"
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)
 
     endpoint = build.endpoint()
     name = build.name_of(of)
-    return Result(
-        check_served(endpoint, name, asked(answers.cases), asked(answers.together), variant.precision).as_dict()
-    )
+    return Result(check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision).as_dict())
 
 
 def _choose(build: Build, of: str) -> Result:

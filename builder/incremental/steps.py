@@ -130,12 +130,16 @@ def steps_of(subject: Subject) -> tuple[Step, ...]:
 
 def _steps_as_it_is(subject: Subject) -> tuple[Step, ...]:
     """The steps of a Python class, and of an ensemble: nothing is converted."""
-    made = artifact_step(subject.model.served)
+    made, model = artifact_step(subject.model.served), subject.model
+    measured = model.ensemble is not None and model.evaluate is not None
+    judged = (made, "samples", "reference", *(("baseline",) if measured else ()))
     return (
         Step("source", keys.of_source, (), True),
-        Step("samples", keys.of_samples, () if subject.model.inputs else ("source",), True),
+        Step("samples", keys.of_samples, () if model.inputs else ("source",), True),
         Step("reference", keys.of_reference, ("source", "samples"), True),
+        *([Step("baseline", keys.of_baseline, ("source",), True)] if measured else []),
         Step(made, keys.of_package, ("source",), True),
+        *([Step("accuracy", keys.of_agreement, judged, True)] if model.ensemble is not None else []),
         *_steps_to_serve("", made, ""),
     )
 

@@ -132,7 +132,7 @@ def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judge
     for rules, look in REPOSITORY_RULES:
         named = rules[0].id if rules else "repository"
         try:
-            for name, rule, hit in look(models):
+            for name, rule, hit in look(models, config_only):
                 if name in by_name:
                     yield by_name[name], rule, hit
         except Exception as error:

@@ -177,7 +177,9 @@ def _reading(folder: Path, entries: list[Entry], file: str, problems: Problems, 
     subject = None
     if config is not None:
         libraries = frozenset(_libraries(folder, entries, versions))
-        whole = completes(served.backend) or (not target.config_only and _python_completes(model))
+        whole = completes(served)
+        if whole is None and not target.config_only:
+            whole = _python_completes(model)
         asked = target.server
         subject = Subject(config, served, name, files, libraries, whole, asked.release, asked.gpu, asked.backends)
     return Reading(model, subject, name, folder, file, tuple(entries), (*problems, *wrong))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,11 +68,13 @@ class Composition:
         graph: its steps and their wiring, checked.
         interface: its tensors.
         runner: the originals of its steps, asked one after another.
+        parts: the original behind each step, by the step's name.
     """
 
     graph: EnsembleGraph
     interface: Interface
     runner: Runner
+    parts: Mapping[str, Loaded]
 
 
 Loaded = TorchModule | OnnxFile | PythonClass | Composition

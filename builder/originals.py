@@ -12,6 +12,7 @@ from builder.reference import Runner, reference_runner
 from builder.spec import Ensemble, ModelSpec, Spec
 from builder.spec.ensembles import target_of
 from builder.tensors import Dim, Interface, TensorSpec
+from builder.variants import VARIANTS
 
 if TYPE_CHECKING:
     from builder.ensemble.graph import EnsembleGraph, Port, StepModel
@@ -36,6 +37,16 @@ def batch_limit(model: ModelSpec, interface: Interface) -> int:
     return model.batch.max if interface.batches else 0
 
 
+def sized_by_values(interface: Interface) -> frozenset[str]:
+    """Outputs whose shape the inputs do not say: what is padded to the longest of a batch depends on its company."""
+    known = {dim.name for tensor in interface.inputs for dim in tensor.dims}
+    return frozenset(
+        tensor.name
+        for tensor in interface.outputs
+        if any(dim.name is not None and dim.name not in known for dim in tensor.dims)
+    )
+
+
 def python_step(model: ModelSpec) -> PythonStep:
     """What is to be made of a class."""
     from builder.python_model import PythonStep
@@ -46,6 +57,7 @@ def python_step(model: ModelSpec) -> PythonStep:
         interface=interface,
         args=model.origin.args,
         batching=batch_limit(model, interface) > 0,
+        together=not sized_by_values(interface),
     )
 
 
@@ -58,7 +70,7 @@ def _class_of(spec: Spec, model: ModelSpec) -> PythonClass:
 
 
 def _composition(spec: Spec, model: ModelSpec, ensemble: Ensemble, name: str) -> Composition:
-    from builder.ensemble import EnsembleRunner
+    from builder.ensemble.compose import EnsembleRunner
 
     originals: dict[str, Loaded] = {}
     for step in ensemble.steps:
@@ -72,7 +84,8 @@ def _composition(spec: Spec, model: ModelSpec, ensemble: Ensemble, name: str) ->
     for step in ensemble.steps:
         runners[step.label] = asked[step.model]
     interface = Interface(tuple(map(_tensor, graph.inputs)), tuple(map(_tensor, graph.outputs)))
-    return Composition(graph, interface, EnsembleRunner(graph, runners))
+    parts = {step.label: originals[step.model] for step in ensemble.steps}
+    return Composition(graph, interface, EnsembleRunner(graph, runners), parts)
 
 
 def _wired(
@@ -83,7 +96,10 @@ def _wired(
     Raises:
         EnsembleError: the wiring is not clear, or an edge does not fit; every one of them is named.
     """
-    from builder.ensemble import SPEC_PLACES, check, wire, written_of
+    from builder.ensemble.checks import check
+    from builder.ensemble.places import SPEC_PLACES
+    from builder.ensemble.wiring import wire
+    from builder.ensemble.written import written_of
     from builder.findings import Findings
 
     models = {known: _step_model(spec, known, loaded) for known, loaded in originals.items()}
@@ -126,14 +142,17 @@ def _written(model: ModelSpec, ensemble: Ensemble) -> dict[str, object]:
 
 
 def _step_model(spec: Spec, name: str, loaded: Loaded) -> StepModel:
-    from builder.ensemble import step_model_of_interface
+    from builder.ensemble.adapters import step_model_of_interface
 
     if isinstance(loaded, Composition):
         return step_model_of_interface(name, loaded.interface, max_batch_size=loaded.graph.max_batch_size)
     target = target_of(spec.models, name)
     assert target is not None
-    limit = batch_limit(spec.models[target[0]], loaded.interface)
-    return step_model_of_interface(name, loaded.interface, max_batch_size=limit)
+    model = spec.models[target[0]]
+    made = target[1] or model.served
+    kind = VARIANTS[made].format if made in VARIANTS else "onnx"  # the fastest of several is one of them
+    limit = batch_limit(model, loaded.interface)
+    return step_model_of_interface(name, loaded.interface, max_batch_size=limit, format=kind)
 
 
 def _tensor(port: Port) -> TensorSpec:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from builder.artifact import Artifact, sha256_of
-from builder.building import Build
+from builder.building import Build, seed
 from builder.config import parse
-from builder.errors import EnsembleError
+from builder.errors import AccuracyError, EnsembleError
+from builder.graphs.onnx_tensors import interface_of_onnx
 from builder.host import tool_versions
-from builder.loaded import Composition, PythonClass
+from builder.incremental.answers import Answers
+from builder.judging import CastRunner, Judging
+from builder.loaded import Composition, Loaded, PythonClass
 from builder.numerics import TOLERANCES
+from builder.reference import OnnxRunner, Runner
 from builder.repository.published import CONFIG, ModelFolder
 from builder.results import Result, made_result
 from builder.spec.ensembles import target_of
+from builder.variant_stages import judged
+from builder.verify.cases import Case
 
 
 def package(build: Build) -> Result:
@@ -28,23 +37,20 @@ def package(build: Build) -> Result:
 
 
 def _class(build: Build, loaded: PythonClass) -> Result:
-    from builder.python_model import check_imports, collect, pack, server_python, write_version
+    from builder.python_model import check_imports, collect, pack, server_pythons, write_version
 
     source, spec = build.subject.model.origin, build.subject.spec
     to = build.folder("package")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     code = collect(loaded.step.reference, spec.folder, files={name: spec.folder / name for name in source.files})
-    server, packages = server_python(spec.server), None
-    notes: tuple[str, ...] = ()
+    servers, packages = server_pythons(spec.server), None
     if source.requirements:
         packages = build.folder("requirements")
         shutil.rmtree(packages, ignore_errors=True)
         packages.mkdir(parents=True)
-        pack(list(source.requirements), packages, server=server)
-        notes = (f"for Python {server.version}: packages of another Python are not found by it",)
-    else:
-        notes = tuple(check_imports(code, server))
+        pack(source.requirements, packages, servers)
+    notes = check_imports(code, servers, packages)
     names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
     made = Artifact(
         path=to / "model.py",
@@ -53,18 +59,18 @@ def _class(build: Build, loaded: PythonClass) -> Result:
         interface=loaded.interface,
         sha256={name: sha256_of(to / name) for name in sorted(names)},
         size_bytes=sum((to / name).stat().st_size for name in names),
-        tools={"python": server.version},
+        tools={"python": ", ".join(server.version for server in servers)},
         notes=notes,
     )
     return made_result(made, requirements=list(source.requirements))
 
 
 def _ensemble(build: Build, loaded: Composition) -> Result:
-    from builder.ensemble import config_tree
+    from builder.ensemble.adapters import config_tree
 
     steps, repository = {}, build.subject.spec.repository
     for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         manifest = ModelFolder(repository, model).manifest(version)
         steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
     coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
@@ -82,7 +88,66 @@ def _ensemble(build: Build, loaded: Composition) -> Result:
     return made_result(made, tree=tree, steps=steps)
 
 
-def _version_of(build: Build, model: str) -> int:
+def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
+    """What is published under a name, to be asked in this process.
+
+    Raises:
+        EnsembleError: it is an engine, which this process cannot run.
+    """
+    from builder.ensemble.compose import EnsembleRunner
+
+    if isinstance(loaded, Composition):
+        names = {step.name: step.model_name for step in loaded.graph.steps}
+        return EnsembleRunner(loaded.graph, {k: _runner(build, loaded.parts[k], names[k]) for k in names})
+    if isinstance(loaded, PythonClass):
+        return loaded.runner
+    folder = ModelFolder(build.subject.spec.repository, model).folder(version_of(build, model))
+    if not (folder / "model.onnx").exists():
+        raise EnsembleError(
+            f"step {model} is an engine, and what it loses cannot be measured in this process",
+            where=str(folder),
+            expected="an ONNX variant of it",
+            fix="name an ONNX variant in the ensemble's `steps`",
+        )
+    given = loaded.interface
+    return CastRunner(OnnxRunner(folder / "model.onnx"), interface_of_onnx(folder / "model.onnx").inputs, given.outputs)
+
+
+def accuracy_of_steps(build: Build) -> Result:
+    """Hold what is published of the steps, put together, against their originals: the steps' losses add up.
+
+    Raises:
+        AccuracyError: naming the metric, and by how much.
+    """
+    loaded, model, precision = build.loaded, build.subject.model, build.made_by("package").precision
+    value = float(build.kept["baseline"].data["value"]) if model.evaluate else None
+    judging = Judging(
+        build.subject.spec, model, build.samples, lambda: nullcontext(build.runner), value, lambda: seed(model)
+    )
+    verdict = judging.judge(precision)(_runner(build, loaded, build.subject.name))
+    if verdict.failed and not build.subject.allow_drop:
+        limits = ", ".join(f"{name} {limit:.9g}" for name, limit in verdict.limits.items())
+        raise AccuracyError(
+            f"the ensemble does not hold its accuracy: {'; '.join(verdict.failed)}",
+            expected=f"{limits} on held-out samples",
+            got=", ".join(f"{name} {verdict.scores[name]:.6g}" for name in verdict.limits),
+            fix="name a more accurate variant in `steps`, or raise the limit in `agreement` or `evaluate.max_drop`; "
+            "--allow-accuracy-drop publishes it as it is",
+        )
+    return judged(build, verdict)
+
+
+def answers_of_steps(build: Build) -> Answers:
+    """The requests that verify the ensemble, with the answers that what is published of its steps gives."""
+    runner, known = _runner(build, build.loaded, build.subject.name), build.answers
+
+    def anew(cases: Sequence[Case]) -> list[Case]:
+        return [replace(case, expected=runner(case.inputs)) for case in cases]
+
+    return Answers(anew(known.cases), anew(known.golden), anew(known.together))
+
+
+def version_of(build: Build, model: str) -> int:
     """The version of a step that the ensemble will be served with.
 
     Raises:
@@ -104,7 +169,7 @@ def _version_of(build: Build, model: str) -> int:
 def stage_steps(build: Build) -> None:
     """Let the verifying server find the models of the steps: links to what is published, with its configuration."""
     for model in _models_of(build):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         published = ModelFolder(build.subject.spec.repository, model)
         staged = build.work.repository / model
         if staged.is_dir() and [entry.name for entry in staged.iterdir() if entry.is_dir()] == [str(version)]:
@@ -138,7 +203,8 @@ def check_steps(build: Build) -> None:
     Raises:
         EnsembleError: an edge does not fit.
     """
-    from builder.ensemble import check, graph_of_config, step_model_of_config
+    from builder.ensemble.adapters import graph_of_config, step_model_of_config
+    from builder.ensemble.checks import check
 
     folder = build.work.repository
     configs = {name: _config(folder / name) for name in [build.subject.name, *_models_of(build)]}

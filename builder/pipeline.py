@@ -19,7 +19,7 @@ from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
 from builder.results import Result, made_result, plain_interface
-from builder.variants import VARIANTS
+from builder.variants import ENSEMBLE, FUSED, VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases
 from builder.verify.serve import CONCURRENT_REQUESTS
@@ -80,6 +80,12 @@ def _package(build: Build, of: str) -> Result:
     return package(build)
 
 
+def _fuse(build: Build, of: str) -> Result:
+    from builder.fusing import fuse
+
+    return fuse(build)
+
+
 def _parity(build: Build, of: str) -> Result:
     """The exported graph, or a variant's, against the original; as far as this machine's ONNX Runtime can run it."""
     from builder.variant_stages import runner_of
@@ -99,6 +105,10 @@ def _parity(build: Build, of: str) -> Result:
 
 
 def _accuracy(build: Build, of: str) -> Result:
+    if build.subject.model.ensemble is not None:
+        from builder.packaging import accuracy_of_steps
+
+        return accuracy_of_steps(build)
     if of:
         from builder.variant_stages import accuracy
 
@@ -157,16 +167,20 @@ def _contract(build: Build, of: str) -> Result:
 def _serve(build: Build, of: str) -> Result:
     build.stage_model(of)
     variant, answers = build.variant_of(of), build.answers
-    interface = build.artifact(variant).interface
+    artifact = build.artifact(variant)
+    interface, precision = artifact.interface, artifact.precision
+    if variant in (ENSEMBLE, FUSED) and precision != "fp32":
+        from builder.packaging import answers_of_steps
+
+        # How far the steps are from their originals was judged; what the server adds to that is nothing.
+        answers, precision = answers_of_steps(build), "fp32" if variant is ENSEMBLE else precision
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)
 
     endpoint = build.endpoint()
     name = build.name_of(of)
-    return Result(
-        check_served(endpoint, name, asked(answers.cases), asked(answers.together), variant.precision).as_dict()
-    )
+    return Result(check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision).as_dict())
 
 
 def _choose(build: Build, of: str) -> Result:
@@ -182,6 +196,7 @@ STAGES: dict[str, Stage] = {
     "baseline": _baseline,
     "export": _export,
     "package": _package,
+    "fuse": _fuse,
     "precision": _precision,
     "parity": _parity,
     "accuracy": _accuracy,

@@ -103,6 +103,7 @@ class Subject:
         completes: the backend may fill in types and dims that are missing, which only its files could tell.
         release: of Triton; None for any.
         gpu: False where the repository is known to be served without one.
+        backends: those of the server, where they are known.
     """
 
     config: Any
@@ -113,6 +114,7 @@ class Subject:
     completes: bool = False
     release: Release | None = None
     gpu: bool | None = None
+    backends: tuple[str, ...] = ()
 
     @property
     def backend(self) -> str:

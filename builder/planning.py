@@ -247,6 +247,7 @@ def _in_words(subject: Subject) -> dict[str, str]:
         "source": f"load {source} ({model.kind})",
         "samples": f"take samples from {model.samples.python}" if model.samples else "make random samples",
         "reference": "ask the originals of its steps" if steps else "ask the original module for the right answers",
+        "fuse": "put its steps into one graph, and hold that against them",
         "package": "wire its steps" if steps else "put the class and what it needs together",
         "baseline": f"{metric} on the original module",
         "export": "take the ONNX file as it is" if model.kind == "onnx" else export,

@@ -28,6 +28,7 @@ class Release:
         cuda: major and minor version.
         driver: the oldest branch of the driver that runs this CUDA.
         tensorrt: None where no public source tells it.
+        python: of its Python backend; None likewise.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Release:
     cuda: str
     driver: str
     tensorrt: str | None
+    python: str | None
 
 
 def _read() -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from builder.incremental.keys import Subject, fingerprints_of
 from builder.incremental.steps import STEPS_WITH_THE_MODULE, artifact_step, model_name_of, published_names
 from builder.live.candidate import remove_stale, stale_candidates
 from builder.options import Options
-from builder.outcome import BuildReport, ModelResult, engine_result, left_out, result_of, served_note
+from builder.outcome import BuildReport, ModelResult, engine_result, left_out, result_of, served_note, without_steps
 from builder.planning import Wanted, decide, wanted_of
 from builder.publishing import publish_done, write_recipes
 from builder.repository import publish
 from builder.repository.engines import has_engine
 from builder.repository.locks import build_lock
 from builder.spec import Spec, read_spec
+from builder.spec.ensembles import depth_of, steps_of, with_steps
 from builder.variants import VARIANTS, is_servable
 from builder.workers.staging import staging_for, sweep
 from serving.errors import UsageError
@@ -80,7 +81,7 @@ def build_all(
     """Build several specs together; see :func:`build`. A name in ``only`` that none of them has is an error."""
     options = options or Options()
     check_names(specs, only)
-    runs = [_Run(spec, name) for spec in specs for name in spec.models if not only or name in only]
+    runs = [_Run(spec, name) for spec in specs for name in _wanted(spec, only)]
     with ExitStack() as stack:
         for build_dir in sorted({publish.build_dir(spec.repository) for spec in specs}):
             stack.enter_context(build_lock(build_dir, wait=options.wait, reporter=reporter))
@@ -90,19 +91,23 @@ def build_all(
                 remove_stale(repository, name)
         stores = {id(spec): _Store(spec, options) for spec in specs}
         results: dict[_Key, list[ModelResult]] = {}
-        waiting = []
-        for run in runs:
-            if stores[id(run.spec)].cache.damaged(run.name):
-                reporter.warn(f"{run.name}: what the cache holds of it is damaged and is made anew")
-            todo, found = stores[id(run.spec)].look(run.name, force=options.force)
-            if found is None:
-                waiting.append(replace(run, todo=todo))
-            else:
-                results[run.key] = found
-        for store in stores.values():
-            store.cache.files.save()  # what was hashed here need not be hashed by the processes that build
-        if waiting:
-            results |= _build(waiting, stores, reporter, options)
+        for wave in _waves(runs):
+            waiting = []
+            for run in wave:
+                if stores[id(run.spec)].cache.damaged(run.name):
+                    reporter.warn(f"{run.name}: what the cache holds of it is damaged and is made anew")
+                if failed := _failed_steps(run, results):
+                    results[run.key] = [without_steps(stores[id(run.spec)].subject(run.name), failed)]
+                    continue
+                todo, found = stores[id(run.spec)].look(run.name, force=options.force)
+                if found is None:
+                    waiting.append(replace(run, todo=todo))
+                else:
+                    results[run.key] = found
+            for store in stores.values():
+                store.cache.files.save()  # what was hashed here need not be hashed by the processes that build
+            if waiting:
+                results |= _build(waiting, stores, reporter, options)
         for store in stores.values():
             store.close()
     return [
@@ -142,6 +147,32 @@ class _Run:
     def key(self) -> _Key:
         """What it is known by: the same name may be in several specs."""
         return self.spec.path, self.name
+
+
+def _wanted(spec: Spec, only: Sequence[str]) -> list[str]:
+    """The models to build: those that are asked for, and the steps of those that are ensembles."""
+    return with_steps(spec.models, [name for name in spec.models if not only or name in only])
+
+
+def _waves(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
+    """Models that need no other, then the ensembles of those, and so on: each knows what is published before it."""
+    depths = {run.key: depth_of(run.spec.models, run.name) for run in runs}
+    for depth in sorted(set(depths.values())):
+        yield [run for run in runs if depths[run.key] == depth]
+
+
+def _failed_steps(run: _Run, results: Mapping[_Key, Sequence[ModelResult]]) -> list[str]:
+    """The models of the repository that an ensemble needs and that failed in this build."""
+    ensemble = run.spec.models[run.name].ensemble
+    if ensemble is None:
+        return []
+    failed = {
+        result.model
+        for name in steps_of(run.spec.models, run.name)
+        for result in results.get((run.spec.path, name), ())
+        if result.status == "failed"
+    }
+    return [step.model for step in ensemble.steps if step.model in failed]
 
 
 def check_names(specs: Sequence[Spec], only: Sequence[str]) -> None:
@@ -285,7 +316,9 @@ def _weights_bytes(run: _Run, store: _Store) -> int:
     """How large the model is, as far as one can know before it is loaded: last time's artifact, or the files named."""
     exports = store.cache.records(run.name).get("export", [])
     sizes = [int(record.data.get("size_bytes", 0)) for record in exports[:1]]
-    for _, name in run.spec.models[run.name].source.files():
+    models = run.spec.models
+    sources = [models[name].source for name in with_steps(models, [run.name])]
+    for name in [file for source in sources if source is not None for _, file in source.paths()]:
         path = run.spec.folder / name
         with contextlib.suppress(OSError):
             files = path.rglob("*") if path.is_dir() else [path]
@@ -297,9 +330,10 @@ def _preload(runs: Sequence[_Run]) -> list[str]:
     """What the models need in any case, imported once: torch only where a module is to be run or exported."""
     from builder.workers.worker import PRELOAD
 
-    kinds = {run.spec.models[run.name].source.kind for run in runs if run.todo & STEPS_WITH_THE_MODULE}
+    with_modules = [run for run in runs if run.todo & STEPS_WITH_THE_MODULE]
+    kinds = {r.spec.models[name].kind for r in with_modules for name in with_steps(r.spec.models, [r.name])}
     modules = [*PRELOAD, "onnx", "onnxruntime"]
-    if kinds - {"onnx"}:
+    if kinds - {"onnx", "python_model", "ensemble"}:
         modules += ["torch", "torch.export", "onnxscript", "onnx_ir"]
         modules += ["torch.onnx"] if any("export" in run.todo for run in runs) else []
     return modules + (["transformers"] if "huggingface" in kinds else [])

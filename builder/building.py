@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from builder import golden, sources
+from builder import golden
 from builder.artifact import Artifact
-from builder.config import ModelConfig, render
+from builder.config import ModelConfig, fields_of, render
 from builder.config.warmup import FOLDER as WARMUP
 from builder.errors import BuildError
 from builder.incremental.answers import Answers
@@ -41,7 +42,8 @@ from builder.incremental.steps import (
     steps_of,
 )
 from builder.incremental.tracing import Trace, tracing
-from builder.loaded import Loaded
+from builder.loaded import Composition, Loaded
+from builder.originals import batch_limit, load_original
 from builder.outcome import Failure
 from builder.planning import find
 from builder.reference import Runner, reference_runner
@@ -162,7 +164,7 @@ class Build:
         """The module, or the ONNX file."""
         if self._loaded is None:
             seed(self.subject.model)
-            self._loaded = sources.load(self.subject.spec, self.subject.model)
+            self._loaded = load_original(self.subject.spec, self.subject.model, self.subject.name)
         return self._loaded
 
     @property
@@ -198,6 +200,13 @@ class Build:
         return self.answers_file
 
     @property
+    def max_batch(self) -> int:
+        """Triton's ``max_batch_size``; 0 where the server does not batch."""
+        if isinstance(self.loaded, Composition):
+            return self.loaded.graph.max_batch_size
+        return batch_limit(self.subject.model, self.loaded.interface)
+
+    @property
     def export(self) -> Artifact:
         """The fp32 graph that every variant is made of."""
         return self.made_by("export")
@@ -214,6 +223,13 @@ class Build:
         """The decided configuration."""
         data = self.kept[name_of("config", of)].data["config"]
         return ModelConfig.from_dict(data, self.subject.spec.folder)
+
+    def fields(self, variant: Variant) -> dict[str, Any]:
+        """What ``config.pbtxt`` has beside what the spec says: the graph of an ensemble, what a variant needs."""
+        if variant.format == "ensemble":
+            without = dict.fromkeys(("backend", "dynamic_batching"))  # it has no backend, and its steps batch
+            return {**without, **self.kept["package"].data["tree"]}
+        return fields_of(variant, self.subject.model, self.artifact(variant))
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -303,8 +319,8 @@ class Build:
     def _fetched(self, step: Step, record: Record) -> bool:
         # At once, not when they are needed: what is damaged is made anew here, and what follows is held against that.
         folder = self.folder(step.name)
-        if record.objects:
-            folder.mkdir(parents=True, exist_ok=True)
+        for name in record.objects:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         return all(self.cache.fetch(digest, folder / name) for name, digest in record.objects.items())
 
     @property
@@ -346,7 +362,8 @@ class Build:
         artifact = self.artifact(self.variant_of(of))
         for name in artifact.sha256:
             if not (folder / name).exists():
-                _link_or_copy(artifact.path.with_name(name), folder / name)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(artifact.path.parent / name, folder / name)
         step = name_of("config", of)
         made = {f"{WARMUP}/{name}": self.folder(step) / name for name in self.kept[step].objects}
         for name, file in {**self.config(of).copies, **made}.items():
@@ -357,6 +374,10 @@ class Build:
         """What the server reads: the configuration beside the version folder, and what is in that."""
         self.stage_files(of)
         make_places(self.model_dir(of), self.version_dir(of))
+        if self.subject.model.ensemble is not None:
+            from builder.packaging import stage_steps
+
+            stage_steps(self)
         text = render(self.config(of).at(self.version_of(of)), header=self.header)
         (self.model_dir(of) / publish.CONFIG).write_text(text, encoding="utf-8")
 
@@ -381,6 +402,8 @@ class Build:
 
     def _staged(self, of: str) -> publish.Staged:
         self.stage_files(of)
+        for folder in [*self.version_dir(of).rglob("__pycache__")]:  # the server that verified it left that there
+            shutil.rmtree(folder)
         golden.write_golden(self.version_dir(of) / GOLDEN, self.answers.golden)
         variant = self.variant_of(of)
         artifact = self.artifact(variant)
@@ -413,7 +436,7 @@ def seed(model: ModelSpec) -> None:
     """Let code that draws lots without a seed of its own give the same every time: kept results must fit new ones."""
     random.seed(0)
     np.random.seed(0)
-    if model.source.kind != "onnx":
+    if model.kind not in ("onnx", "python_model", "ensemble"):
         with contextlib.suppress(ImportError):  # the loader says so
             __import__("torch")  # it seeds itself by chance when it is imported
     torch = sys.modules.get("torch")

@@ -47,7 +47,7 @@ def checksums_of(build: Build, artifact: Artifact, made: Mapping[str, Path]) -> 
         return {}
     from builder.config import copies_of
 
-    files = {name: artifact.path.with_name(name) for name in artifact.sha256}
+    files = {name: artifact.path.parent / name for name in artifact.sha256}
     files |= {**copies_of(model, build.subject.spec.folder), **made}
     return {name: _md5(path) for name, path in files.items()}
 

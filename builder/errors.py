@@ -19,6 +19,10 @@ class SourceError(TritonRepoError):
     """A model's source gave no usable module: it raised, is missing, or is of the wrong kind."""
 
 
+class EnsembleError(TritonRepoError):
+    """The steps of an ensemble cannot be wired, do not fit each other, or are not there."""
+
+
 class SampleError(TritonRepoError):
     """The samples do not fit the spec, or could not be made."""
 
@@ -57,6 +61,10 @@ class CalibrationError(TritonRepoError):
 
 class EngineError(TritonRepoError):
     """A TensorRT engine could not be built, or would not fit the server or the GPU it is for."""
+
+
+class PythonModelError(TritonRepoError):
+    """A user's class cannot be a model: it, its files or its packages; or it answered something else than it should."""
 
 
 class UnavailableError(TritonRepoError):

@@ -7,14 +7,14 @@ range that fits the calibration samples alone is found out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from builder.agreement import DEFAULTS, DROP, KEYS, LARGEST_BATCH, AgreementJudge
 from builder.errors import CalibrationError
 from builder.numerics import Array
-from builder.reference import OnnxRunner, Runner
+from builder.reference import Runner
 from builder.samples import Samples, rows_of, stacked
 from builder.spec import ModelSpec, Spec
 from builder.tensors import TensorSpec
@@ -35,7 +35,7 @@ class Judging:
         spec: the spec.
         model: its entry there.
         samples: what there is to ask.
-        export: the fp32 graph, whose answers are right.
+        original: opens what gives the right answers: the fp32 graph; the originals of an ensemble's steps.
         baseline: the metric's value on the original; None where there is no metric.
         before_metric: called before the metric is measured.
     """
@@ -45,12 +45,12 @@ class Judging:
         spec: Spec,
         model: ModelSpec,
         samples: Samples,
-        export: Path,
+        original: Callable[[], AbstractContextManager[Runner]],
         baseline: float | None,
         before_metric: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec, self._model, self._samples = spec, model, samples
-        self._export, self._baseline, self._before_metric = export, baseline, before_metric
+        self._original, self._baseline, self._before_metric = original, baseline, before_metric
         self._calibration, self._held_out = samples.split()
 
     def limits(self, precision: str, reference: Sequence[Mapping[str, Array]]) -> dict[str, float]:
@@ -133,7 +133,7 @@ class Judging:
 
     def _asked(self, indices: Sequence[int]) -> tuple[list[Mapping[str, Array]], list[Mapping[str, Array]]]:
         requests: list[Mapping[str, Array]] = [self._samples.batch(1, start=index) for index in indices]
-        with OnnxRunner(self._export) as runner:
+        with self._original() as runner:
             reference: list[Mapping[str, Array]] = [runner(request) for request in requests]
         return requests, reference
 

@@ -1,7 +1,8 @@
-"""What a source gives: a torch module ready to be called with the spec's tensors, or an ONNX file with its own."""
+"""What a model is made of: a torch module, an ONNX file, a Python class, or the originals of an ensemble's steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,10 @@ from builder.tensors import Interface
 
 if TYPE_CHECKING:
     import torch
+
+    from builder.ensemble.graph import EnsembleGraph
+    from builder.python_model import PythonStep
+    from builder.reference import Runner
 
 
 @dataclass(frozen=True)
@@ -40,4 +45,36 @@ class OnnxFile:
     interface: Interface
 
 
-Loaded = TorchModule | OnnxFile
+@dataclass(frozen=True)
+class PythonClass:
+    """A class that is served as it is.
+
+    Attributes:
+        step: what is to be made of it: the class, its arguments, its tensors.
+        interface: what the spec says it takes and gives.
+        runner: the class itself, to be asked.
+    """
+
+    step: PythonStep
+    interface: Interface
+    runner: Runner
+
+
+@dataclass(frozen=True)
+class Composition:
+    """An ensemble, put together of the originals of its steps.
+
+    Attributes:
+        graph: its steps and their wiring, checked.
+        interface: its tensors.
+        runner: the originals of its steps, asked one after another.
+        parts: the original behind each step, by the step's name.
+    """
+
+    graph: EnsembleGraph
+    interface: Interface
+    runner: Runner
+    parts: Mapping[str, Loaded]
+
+
+Loaded = TorchModule | OnnxFile | PythonClass | Composition

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from builder.errors import BuildError
+from builder.errors import BuildError, EnsembleError
 from builder.incremental.cache import Record
 from builder.incremental.keys import Subject
 from builder.incremental.steps import artifact_step, model_name_of
@@ -148,6 +148,18 @@ def left_out(subject: Subject) -> list[ModelResult]:
         status: Status = "failed" if required else "left out"
         results.append(ModelResult(name, variant, status, None, 0.0, "plan", error))
     return results
+
+
+def without_steps(subject: Subject, failed: Sequence[str]) -> ModelResult:
+    """An ensemble of models that failed: it is not looked at, and what is served of it stays as it is."""
+    error = EnsembleError(
+        f"{' and '.join(failed)}, which it is made of, failed",
+        where=f"models.{subject.name}.ensemble",
+        expected="steps that were built and verified",
+        got="what is said of them above; what was served before is served still",
+        fix="mend them; the ensemble is built when they are",
+    )
+    return ModelResult(subject.name, subject.model.served, "failed", None, 0.0, "plan", error)
 
 
 def not_published(subject: Subject, of: str, failed: Mapping[str, Failure], seconds: float) -> ModelResult:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Stage, seed
-from builder.config import decide, fields_of
+from builder.config import decide
 from builder.config_files import checksums_of, warmup_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
-from builder.loaded import OnnxFile
+from builder.loaded import Composition, OnnxFile, PythonClass, TorchModule
 from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
@@ -26,11 +26,12 @@ from builder.verify.cases import Case, as_asked, single_cases
 from builder.verify.serve import CONCURRENT_REQUESTS
 
 _HERE = "ONNX Runtime"
+_KINDS = {TorchModule: "torch", OnnxFile: "onnx", PythonClass: "python", Composition: "ensemble"}
 
 
 def _source(build: Build, of: str) -> Result:
     loaded = build.loaded
-    kind = "onnx" if isinstance(loaded, OnnxFile) else "torch"
+    kind = _KINDS[type(loaded)]
     return Result({"interface": plain_interface(loaded.interface), "kind": kind})
 
 
@@ -42,8 +43,7 @@ def _samples(build: Build, of: str) -> Result:
 
 def _reference(build: Build, of: str) -> Result:
     interface = build.loaded.interface
-    max_batch = build.subject.model.batch.max if interface.batches else 0
-    cases = cases_of(build.samples, interface, max_batch, build.runner)
+    cases = cases_of(build.samples, interface, build.max_batch, build.runner)
     single = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.runner)
     alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(single), build.runner, alike=True)
     file = build.keep_answers(Answers(cases, single, single + alike))
@@ -62,6 +62,7 @@ def _export(build: Build, of: str) -> Result:
     if isinstance(build.loaded, OnnxFile):
         made = export.onnx_from_file(build.loaded, build.samples, to=to)
     else:
+        assert isinstance(build.loaded, TorchModule)
         made = export.onnx_from_torch(
             build.loaded,
             build.samples,
@@ -72,6 +73,12 @@ def _export(build: Build, of: str) -> Result:
             to=to,
         )
     return made_result(made)
+
+
+def _package(build: Build, of: str) -> Result:
+    from builder.packaging import package
+
+    return package(build)
 
 
 def _parity(build: Build, of: str) -> Result:
@@ -93,6 +100,10 @@ def _parity(build: Build, of: str) -> Result:
 
 
 def _accuracy(build: Build, of: str) -> Result:
+    if build.subject.model.ensemble is not None:
+        from builder.packaging import accuracy_of_steps
+
+        return accuracy_of_steps(build)
     if of:
         from builder.variant_stages import accuracy
 
@@ -126,7 +137,7 @@ def _config(build: Build, of: str) -> Result:
         subject.model,
         artifact.interface,
         fmt=variant.format,
-        fields=fields_of(variant, subject.model, artifact),
+        fields=build.fields(variant),
         sizes=build.kept["samples"].data["sizes"],
         folder=subject.spec.folder,
         rows=rows,
@@ -141,24 +152,33 @@ def _config(build: Build, of: str) -> Result:
 def _contract(build: Build, of: str) -> Result:
     build.stage_model(of)
     artifact = build.artifact(build.variant_of(of))
-    engine = artifact.interface if artifact.format == "plan" else None
-    check_contract(build.model_dir(of), build.version_of(of), engine=engine)
+    if artifact.format == "ensemble":
+        from builder.packaging import check_steps
+
+        check_steps(build)
+        return Result()
+    known = None if artifact.format == "onnx" else artifact.interface
+    check_contract(build.model_dir(of), build.version_of(of), known=known)
     return Result()
 
 
 def _serve(build: Build, of: str) -> Result:
     build.stage_model(of)
     variant, answers = build.variant_of(of), build.answers
-    interface = build.artifact(variant).interface
+    artifact = build.artifact(variant)
+    interface, precision = artifact.interface, artifact.precision
+    if artifact.format == "ensemble" and precision != "fp32":
+        from builder.packaging import answers_of_steps
+
+        # How far the steps are from their originals was judged; what the server adds to that is nothing.
+        answers, precision = answers_of_steps(build), "fp32"
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)
 
     endpoint = build.endpoint()
     name = build.name_of(of)
-    return Result(
-        check_served(endpoint, name, asked(answers.cases), asked(answers.together), variant.precision).as_dict()
-    )
+    return Result(check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision).as_dict())
 
 
 def _choose(build: Build, of: str) -> Result:
@@ -173,6 +193,7 @@ STAGES: dict[str, Stage] = {
     "reference": _reference,
     "baseline": _baseline,
     "export": _export,
+    "package": _package,
     "precision": _precision,
     "parity": _parity,
     "accuracy": _accuracy,

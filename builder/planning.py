@@ -24,6 +24,8 @@ from builder.incremental.steps import (
 from builder.releases import PINNED_RELEASE
 from builder.repository import publish
 from builder.spec import ModelSpec, Spec
+from builder.spec.ensembles import depth_of, with_steps
+from builder.spec.ensembles import steps_of as steps_of_ensemble
 from builder.variants import VARIANTS
 
 _REASONS_SHOWN = 4
@@ -84,7 +86,12 @@ class Decision:
 
 
 def decide(
-    subject: Subject, records: Records, *, force: bool = False, has: Callable[[str], bool] | None = None
+    subject: Subject,
+    records: Records,
+    *,
+    force: bool = False,
+    has: Callable[[str], bool] | None = None,
+    changing: Sequence[str] = (),
 ) -> list[Decision]:
     """Hold every step of a model against what is kept of it.
 
@@ -93,6 +100,7 @@ def decide(
         records: what is kept.
         force: let every step run.
         has: whether a file is in the cache; to be given where something is to be done, which takes the files.
+        changing: models that it is made of and that are to be built before it.
     """
     decisions: list[Decision] = []
     digests: dict[str, str] = {}
@@ -100,6 +108,9 @@ def decide(
         waits_for = [name for name in step.after if name not in digests]
         if force:
             decisions.append(Decision(step.name, None, ("--force",)))
+            continue
+        if changing:
+            decisions.append(Decision(step.name, None, (f"{' and '.join(changing)} will be built",)))
             continue
         if waits_for:
             decisions.append(Decision(step.name, None, (f"{' and '.join(waits_for)} will run",)))
@@ -169,23 +180,29 @@ def plan(spec: Spec, only: Sequence[str] = (), *, force: bool = False) -> Plan:
     """
     cache = Cache(publish.build_dir(spec.repository), spec.repository.name)
     now = fingerprints_of(spec, cache.files)
-    steps: list[Step] = []
-    for name, model in spec.models.items():
-        if not only or name in only:
-            steps += _steps(Subject(name, spec, model, now), cache, force=force)
-    return Plan(tuple(steps))
+    steps: dict[str, list[Step]] = {}
+    names = with_steps(spec.models, [name for name in only or spec.models if name in spec.models])
+    for name in sorted(names, key=lambda each: depth_of(spec.models, each)):
+        changing = [each for each in steps_of_ensemble(spec.models, name) if _is_changing(steps[each])]
+        subject = Subject(name, spec, spec.models[name], now)
+        steps[name] = list(_steps(subject, cache, force=force, changing=changing))
+    return Plan(tuple(step for name in names for step in steps[name]))
 
 
-def _steps(subject: Subject, cache: Cache, *, force: bool) -> Iterator[Step]:
+def _is_changing(steps: Sequence[Step]) -> bool:
+    return any(step.status == "run" for step in steps)
+
+
+def _steps(subject: Subject, cache: Cache, *, force: bool, changing: Sequence[str]) -> Iterator[Step]:
     records = cache.records(subject.name)
-    decisions = decide(subject, records, force=force)
+    decisions = decide(subject, records, force=force, changing=changing)
     wanted = wanted_of(subject, decisions)
     if wanted is None:
         ends = [_unknown(subject, of) for of in published_names(subject)]
     else:
         ends = [_publishing(subject, each) for each in wanted]
     if any(end.status == "run" for end in ends):
-        decisions = decide(subject, records, force=force, has=cache.has)
+        decisions = decide(subject, records, force=force, has=cache.has, changing=changing)
     said = _in_words(subject)
     for decision in decisions:
         word = "run" if decision.record is None else "cached"
@@ -219,18 +236,20 @@ def _publishing(subject: Subject, wanted: Wanted) -> Step:
 def _in_words(subject: Subject) -> dict[str, str]:
     model, spec = subject.model, subject.spec
     release = spec.server or PINNED_RELEASE
-    source = str(getattr(model.source, model.source.kind))
+    steps = ", ".join(step.model for step in model.ensemble.steps) if model.ensemble else ""
+    source = steps or str(getattr(model.origin, model.kind))
     exporter = "dynamo" if model.export.exporter == "auto" else model.export.exporter
     opset = model.opset_of(spec.server, exporter)
     export = f"torch.onnx.export by {exporter}, opset {opset}, for Triton {release}"
     metric = f"{model.evaluate.python}" if model.evaluate else ""
     drop = f", a drop of at most {model.evaluate.max_drop:g}" if model.evaluate else ""
     words = {
-        "source": f"load {source} ({model.source.kind})",
+        "source": f"load {source} ({model.kind})",
         "samples": f"take samples from {model.samples.python}" if model.samples else "make random samples",
-        "reference": "ask the original module for the right answers",
+        "reference": "ask the originals of its steps" if steps else "ask the original module for the right answers",
+        "package": "wire its steps" if steps else "put the class and what it needs together",
         "baseline": f"{metric} on the original module",
-        "export": "take the ONNX file as it is" if model.source.kind == "onnx" else export,
+        "export": "take the ONNX file as it is" if model.kind == "onnx" else export,
         "engine": "build the engine",
         "config": "decide and write config.pbtxt",
         "contract": "hold config.pbtxt against the artifact",
@@ -275,6 +294,8 @@ def _change(key: str, before: str | None, now: str | None) -> str:
         return f"the spec: {_spec_change(name, before, now)}"
     if kind == "step":
         return f"{name} gave another result"
+    if kind == "published":
+        return f"{name} in the repository is another"
     if kind in ("tool", "package"):
         return f"{name} {before or 'absent'} -> {now or 'absent'}"
     if kind == "host":

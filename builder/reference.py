@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from builder import host
 from builder.errors import InterfaceError, SourceError, ort_reason, user_code_error
-from builder.loaded import Loaded, OnnxFile, TorchModule
+from builder.loaded import Composition, Loaded, OnnxFile, PythonClass, TorchModule
 from builder.tensors import BATCH, Interface, TensorSpec
 from serving.dtypes import BY_NAME
 from serving.errors import MissingDependencyError
@@ -33,13 +33,15 @@ class Runner(Protocol):
 
 
 def reference_runner(loaded: Loaded, folder: Path) -> Runner:
-    """The original as a :class:`Runner`: PyTorch in eager mode, or ONNX Runtime where the source is a file.
+    """The original as a :class:`Runner`: PyTorch in eager mode, ONNX Runtime where the source is a file, else its own.
 
     Raises:
         SourceError: ONNX Runtime does not take the file.
     """
     if isinstance(loaded, OnnxFile):
         return _FileRunner(loaded.path)
+    if isinstance(loaded, (PythonClass, Composition)):
+        return loaded.runner
     return TorchRunner(loaded, folder)
 
 

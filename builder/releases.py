@@ -54,7 +54,11 @@ RELEASES: dict[str, Release] = {name: Release(name, **row) for name, row in _DAT
 ORT_OF_RELEASE: dict[str, str] = {release.name: release.onnxruntime for release in RELEASES.values()}
 
 # (onnxruntime minor version, newest opset it loads), rising.
-_OPSET_OF_ORT: tuple[tuple[tuple[int, int], int], ...] = (((1, 19), 21), ((1, 21), 22), ((1, 23), 23), ((1, 24), 25))
+_Newest = tuple[tuple[tuple[int, int], int], ...]
+_OPSET_OF_ORT: _Newest = (((1, 19), 21), ((1, 21), 22), ((1, 23), 23), ((1, 24), 25), ((1, 27), 26))
+
+# (onnxruntime minor version, newest IR version it loads), rising; measured with the same releases.
+_IR_OF_ORT: _Newest = (((1, 19), 10), ((1, 23), 11), ((1, 24), 13))
 
 EXPORTER_MAX_OPSET = {"dynamo": 23, "torchscript": 20}
 """Newest opset each exporter of torch 2.13 writes (``torch.onnx._constants``)."""
@@ -79,6 +83,24 @@ def opset_of_server(release: str | None, exporter: str) -> int:
         KeyError: the release is not in the table.
     """
     return min(_taken(release), EXPORTER_MAX_OPSET.get(exporter, max(EXPORTER_MAX_OPSET.values())))
+
+
+def opset_taken(release: str | None) -> int:
+    """The newest opset that the server of ``release`` loads, whoever wrote the file.
+
+    Raises:
+        KeyError: the release is not in the table.
+    """
+    return _taken(release)
+
+
+def ir_taken(release: str | None) -> int:
+    """The newest IR version of an ONNX file that the server of ``release`` loads.
+
+    Raises:
+        KeyError: the release is not in the table.
+    """
+    return _newest(release, _IR_OF_ORT)
 
 
 def image_of(release: str | None) -> str:
@@ -180,5 +202,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _taken(release: str | None) -> int:
+    return _newest(release, _OPSET_OF_ORT)
+
+
+def _newest(release: str | None, table: _Newest) -> int:
     version = tuple(int(part) for part in ORT_OF_RELEASE[release or PINNED_RELEASE].split(".")[:2])
-    return max(opset for since, opset in _OPSET_OF_ORT if version >= since)
+    return max(newest for since, newest in table if version >= since)

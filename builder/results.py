@@ -38,7 +38,7 @@ def made_result(made: Artifact, **more: Any) -> Result:
         "tools": dict(made.tools),
         "notes": list(made.notes),
     }
-    files = {name: made.path.with_name(name) for name in made.sha256}
+    files = {name: made.path.parent / name for name in made.sha256}
     digest = digest_of([data["precision"], data["interface"], dict(made.sha256)])
     return Result({**data, **more}, files, digest)
 

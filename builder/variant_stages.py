@@ -37,7 +37,8 @@ def judging_of(build: Build) -> Judging:
     """What the variants of a model are judged by."""
     model = build.subject.model
     value = float(build.kept["baseline"].data["value"]) if model.evaluate else None
-    return Judging(build.subject.spec, model, build.samples, build.export.path, value, lambda: seed(model))
+    path = build.export.path
+    return Judging(build.subject.spec, model, build.samples, lambda: OnnxRunner(path), value, lambda: seed(model))
 
 
 def prepared_of(build: Build) -> Path:
@@ -213,6 +214,11 @@ def accuracy(build: Build, of: str) -> Result:
         verdict = judge(runner)
     if verdict.failed and not build.subject.allow_drop:
         raise _refused(build, of, verdict)
+    return judged(build, verdict)
+
+
+def judged(build: Build, verdict: Verdict) -> Result:
+    """A verdict, and what it says of the user's metric, as a result."""
     data: dict[str, Any] = {"agreement": verdict.as_dict(), "allowed": list(verdict.failed)}
     evaluate = build.subject.model.evaluate
     if evaluate is not None:

@@ -15,7 +15,8 @@ class Variant:
 
     Attributes:
         name: as written in ``variants`` (``onnx-int8``).
-        format: what file it becomes: ``onnx``, or ``plan`` (an engine).
+        format: what file it becomes: ``onnx``, ``plan`` (an engine), ``python`` (a class of the user's, as it is), or
+            ``ensemble`` (no file: a graph of other models).
         precision: what its arithmetic is done in; the row of the tolerance table: ``fp32``, ``fp16``, ``bf16``,
             ``int8``, or ``int8-weights`` and ``int4-weights`` where the weights alone are in integers.
         target: what runs it, and so decides which recipes are allowed: ``cpu``, ``cuda`` and ``openvino`` are providers
@@ -46,7 +47,14 @@ def _rows() -> Iterator[Variant]:
             yield Variant(f"{target}-{precision}", "plan", precision, target)
 
 
-VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _rows()}
+ASKED: dict[str, Variant] = {variant.name: variant for variant in _rows()}
+"""What a spec may list in ``variants``."""
+
+PYTHON = Variant("python", "python", "fp32", "cpu")
+ENSEMBLE = Variant("ensemble", "ensemble", "fp32", "cpu")
+"""What a Python class and an ensemble are built as: there is one way only, and nobody asks for it."""
+
+VARIANTS: dict[str, Variant] = {**ASKED, PYTHON.name: PYTHON, ENSEMBLE.name: ENSEMBLE}
 
 
 def is_servable(variant: Variant) -> bool:

@@ -161,9 +161,9 @@ class Client:
         text = config_text(config)
         self._call("load_model", model, config=text, model=model, idempotent=False, loading=True)
 
-    def unload(self, model: str) -> None:
-        """Unload a model (model control mode ``explicit``)."""
-        self._call("unload_model", model, model=model, idempotent=False)
+    def unload(self, model: str, *, with_steps: bool = False) -> None:
+        """Unload a model (model control mode ``explicit``); of an ensemble, on request, with the models it is made of."""
+        self._call("unload_model", model, model=model, idempotent=False, unload_dependents=with_steps)
 
     def _call(
         self,

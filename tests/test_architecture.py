@@ -57,7 +57,7 @@ def test_only_choosing_measures():
 
 
 def test_stages_of_the_builder_do_not_know_each_other():
-    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine"}
+    stages = {"sources", "export", "config", "verify", "repository", "precision", "engine", "ensemble", "python_model"}
     # The contract rung reads config.pbtxt back; publishing writes the one that names the version.
     shared = {"verify": {"config"}, "repository": {"config"}}
     for stage in stages:
@@ -71,6 +71,16 @@ def test_stages_of_the_builder_do_not_know_each_other():
                     assert allowed, f"{path.relative_to(ROOT)} imports the stage builder.{other}"
 
 
+def test_python_models_take_plain_arguments():
+    """A class becomes a model without the spec or the pipeline, and what is copied into the server needs nobody."""
+    room = ROOT / "builder" / "python_model"
+    for path in room.rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        others = ours - {"errors", "python_model", "releases", "shadowing", "tensors", "usercode"}
+        assert not others, f"{path.relative_to(ROOT)} imports builder.{sorted(others)}"
+    assert set(_imports(room / "served.py")) - set(sys.stdlib_module_names) == {"numpy"}
+
+
 @pytest.mark.parametrize("stage", ["precision", "engine"])
 def test_what_makes_variants_takes_plain_arguments(stage):
     """Neither knows the spec, what is kept, or who builds: a recipe and an engine can be made of any ONNX file."""
@@ -80,6 +90,16 @@ def test_what_makes_variants_takes_plain_arguments(stage):
         ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
         others = ours - nouns - ground - {stage}
         assert not others, f"{path.relative_to(ROOT)} imports builder.{sorted(others)}"
+
+
+def test_an_ensemble_is_data():
+    """Its checks judge any repository, so they know neither the spec nor who builds, and ask no server."""
+    nouns = {"artifact", "errors", "findings", "graphs", "numerics", "reference", "rules", "tensors"}
+    for path in (ROOT / "builder" / "ensemble").rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        assert ours <= nouns | {"ensemble"}, f"{path.relative_to(ROOT)} imports builder.{sorted(ours - nouns)}"
+        served = {name for name in _modules(path) if name.startswith("serving")}
+        assert served <= {"serving.dtypes"}, f"{path.relative_to(ROOT)} imports {sorted(served)}"
 
 
 def test_only_the_process_of_an_engine_imports_its_library():

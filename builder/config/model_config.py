@@ -23,7 +23,7 @@ from builder.tensors import Interface
 if TYPE_CHECKING:
     from builder.samples import Sample
 
-BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt"}
+BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt", "python": "python", "ensemble": ""}
 """Triton backend by artifact format."""
 
 
@@ -34,6 +34,7 @@ RESERVED_FILES = (
     "model.onnx",
     "model.onnx.data",
     "model.plan",
+    "model.py",
     "model.sig",
 )
 """Names in a version folder that a label file cannot have."""

@@ -8,21 +8,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from builder.graphs.wire import BYTES, Field, fields
 
 _GRAPH = 7  # ModelProto.graph
 _INITIALIZER = 5  # GraphProto.initializer
 _PAYLOAD = {4, 5, 6, 7, 9, 10, 11}  # TensorProto: float, int32, string, int64, raw, double and uint64 data
 _SMALL = 1024
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class _Field(NamedTuple):
-    number: int
-    kind: int
-    begin: int
-    value: int
-    end: int
 
 
 def light_bytes(path: Path) -> bytes:
@@ -37,56 +29,25 @@ def light_bytes(path: Path) -> bytes:
 
 
 def _model(data: mmap.mmap) -> Iterator[bytes]:
-    for field in _fields(data, 0, len(data)):
-        if field.number == _GRAPH and field.kind == _BYTES:
+    for field in fields(data, 0, len(data)):
+        if field.number == _GRAPH and field.kind == BYTES:
             yield _nested(_GRAPH, b"".join(_graph(data, field)))
         else:
             yield data[field.begin : field.end]
 
 
-def _graph(data: mmap.mmap, graph: _Field) -> Iterator[bytes]:
-    for field in _fields(data, graph.value, graph.end):
-        if field.number == _INITIALIZER and field.kind == _BYTES and field.end - field.value > _SMALL:
-            kept = [f for f in _fields(data, field.value, field.end) if f.number not in _PAYLOAD]
+def _graph(data: mmap.mmap, graph: Field) -> Iterator[bytes]:
+    for field in fields(data, graph.value, graph.end):
+        if field.number == _INITIALIZER and field.kind == BYTES and field.end - field.value > _SMALL:
+            kept = [f for f in fields(data, field.value, field.end) if f.number not in _PAYLOAD]
             yield _nested(_INITIALIZER, b"".join(data[f.begin : f.end] for f in kept))
         else:
             yield data[field.begin : field.end]
 
 
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[_Field]:
-    while at < end:
-        begin = at
-        key, at = _varint(data, at, end)
-        kind, value = key & 7, at
-        if kind == _VARINT:
-            _, at = _varint(data, at, end)
-        elif kind == _BYTES:
-            size, value = _varint(data, at, end)
-            at = value + size
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"no field of a protobuf message at byte {begin}")
-        if at > end:
-            raise ValueError(f"a field at byte {begin} ends at byte {at}, beyond byte {end}")
-        yield _Field(key >> 3, kind, begin, value, at)
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while at < end and shift < 64:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-    raise ValueError(f"a number at byte {at} has no end")
-
-
 def _nested(number: int, content: bytes) -> bytes:
     head = bytearray()
-    for value in (number << 3 | _BYTES, len(content)):
+    for value in (number << 3 | BYTES, len(content)):
         while value >= 0x80:
             head.append(value & 0x7F | 0x80)
             value >>= 7

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from builder.incremental.cache import digest_of
 from builder.incremental.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.incremental.packages import version_of
 from builder.releases import PINNED_RELEASE
-from builder.spec import ModelSpec, Spec
+from builder.repository.content import step_content
+from builder.spec import Ensemble, ModelSpec, Spec
+from builder.spec.ensembles import target_of
 from builder.spec.files import files_of, is_variable
 from builder.variants import VARIANTS
 
@@ -168,12 +170,39 @@ def _host() -> Inputs:
 
 def of_source(subject: Subject) -> Inputs:
     """Of loading the module: the code, the weights, the tensors it is to have."""
-    source = subject.model.source
+    if subject.model.ensemble is not None:
+        return _of_ensemble(subject, subject.model.ensemble)
+    source = subject.model.origin
     code = subject.code((text for _, text in source.references()), source.args)
     packages: tuple[str, ...] = ("onnx", "onnxruntime") if source.onnx else ("torch",)
     packages += {"huggingface": ("transformers", "safetensors"), "checkpoint": ("safetensors",)}.get(source.kind, ())
-    files = subject.files(name for _, name in source.files())
+    files = subject.files(name for _, name in source.paths())
     return subject.said("source", "inputs", "outputs") | files | code | subject.depends() | tools(*packages)
+
+
+def _of_ensemble(subject: Subject, ensemble: Ensemble) -> Inputs:
+    """Of the originals of all steps, and of what is published of them."""
+    found = subject.said("ensemble", "inputs", "outputs", "batch.max") | of_steps(subject)
+    for step in ensemble.steps:
+        target = target_of(subject.spec.models, step.model)
+        if target is not None:
+            inner = of_source(replace(subject, name=target[0], model=subject.spec.models[target[0]]))
+            found |= {key.replace("spec:", f"spec:models.{target[0]}.", 1): value for key, value in inner.items()}
+    return found | subject.depends()
+
+
+def of_steps(subject: Subject) -> Inputs:
+    """What is published of the steps of an ensemble."""
+    ensemble, repository = subject.model.ensemble, subject.spec.repository
+    names = [step.model for step in ensemble.steps] if ensemble else []
+    return {f"published:{name}": step_content(repository, name) for name in names}
+
+
+def of_package(subject: Subject) -> Inputs:
+    """Of the files of a Python class; of the graph of an ensemble."""
+    if subject.model.ensemble is not None:
+        return of_steps(subject) | subject.said("ensemble", "batch.max") | tools("tritonclient")
+    return of_source(subject) | subject.said("batch.max") | {"release": subject.spec.server or PINNED_RELEASE}
 
 
 def of_samples(subject: Subject) -> Inputs:

@@ -87,6 +87,8 @@ def records_of(kept: Mapping[str, Record], of: str, variant: Variant) -> dict[st
 def artifact_step(variant: str) -> str:
     """The step that makes a variant's file."""
     row = VARIANTS[variant]
+    if row.format in ("python", "ensemble"):
+        return "package"
     if row.format == "plan":
         return name_of("engine", variant)
     return "export" if row.precision == "fp32" else name_of("precision", variant)
@@ -98,6 +100,8 @@ STEPS_WITH_THE_MODULE = frozenset({"source", "samples", "reference", "baseline",
 
 def steps_of(subject: Subject) -> tuple[Step, ...]:
     """The steps of a model, in the order they run; those of variants that cannot be built here are left out."""
+    if subject.model.kind in ("python_model", "ensemble"):
+        return _steps_as_it_is(subject)
     model, measured = subject.model, subject.model.evaluate is not None
     # Samples are made for the tensors that are written in the spec, whatever the source is.
     steps = [
@@ -122,6 +126,22 @@ def steps_of(subject: Subject) -> tuple[Step, ...]:
     elif model.served in subject.variants:
         steps += _steps_to_serve("", artifact_step(model.served), "" if model.is_alone else model.served)
     return tuple(steps)
+
+
+def _steps_as_it_is(subject: Subject) -> tuple[Step, ...]:
+    """The steps of a Python class, and of an ensemble: nothing is converted."""
+    made, model = artifact_step(subject.model.served), subject.model
+    measured = model.ensemble is not None and model.evaluate is not None
+    judged = (made, "samples", "reference", *(("baseline",) if measured else ()))
+    return (
+        Step("source", keys.of_source, (), True),
+        Step("samples", keys.of_samples, () if model.inputs else ("source",), True),
+        Step("reference", keys.of_reference, ("source", "samples"), True),
+        *([Step("baseline", keys.of_baseline, ("source",), True)] if measured else []),
+        Step(made, keys.of_package, ("source",), True),
+        *([Step("accuracy", keys.of_agreement, judged, True)] if model.ensemble is not None else []),
+        *_steps_to_serve("", made, ""),
+    )
 
 
 def _steps_of_variant(name: str, measured: bool) -> list[Step]:

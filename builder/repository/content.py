@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.repository.published import ModelFolder
+from builder.repository.published import CONFIG, GOLDEN, ModelFolder
 
 if TYPE_CHECKING:
     from builder.config import ModelConfig
@@ -43,6 +43,19 @@ def config_identity(config: ModelConfig, header: tuple[str, ...]) -> str:
     from builder.config import render
 
     return hashlib.sha256(render(config.at(1), header=header).encode()).hexdigest()
+
+
+def step_content(repository: Path, name: str) -> str:
+    """A digest of what an ensemble gets as a step: the same for two versions that consist of the same."""
+    from builder.incremental.cache import digest_of
+
+    model = ModelFolder(repository, name)
+    version = model.to_serve()
+    manifest = model.whole(version) if version is not None else None
+    if manifest is None:
+        return "absent"
+    files = {name: entry.sha256 for name, entry in manifest.files.items() if name not in (CONFIG, GOLDEN)}
+    return digest_of([files, manifest.config_identity])
 
 
 def newest_content(repository: Path, name: str) -> Content | None:

@@ -112,6 +112,10 @@ class ModelFolder:
             return None
         return newest
 
+    def to_serve(self) -> int | None:
+        """The version that is served, or that waits to be: what an ensemble gets as a step."""
+        return self.pending() or self.served()
+
     def whole(self, version: int) -> Manifest | None:
         """A version's manifest if every file that it lists is there with its size; contents are not read."""
         try:

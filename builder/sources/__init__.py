@@ -26,4 +26,4 @@ def load(spec: Spec, model: ModelSpec) -> Loaded:
     Raises:
         SourceError: it raised, is missing or is of the wrong kind.
     """
-    return LOADERS[model.source.kind](spec, model)
+    return LOADERS[model.kind](spec, model)

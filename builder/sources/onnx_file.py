@@ -30,8 +30,8 @@ def from_onnx(spec: Spec, model: ModelSpec) -> OnnxFile:
 
 
 def _path(spec: Spec, model: ModelSpec) -> Path:
-    text = str(model.source.onnx)
-    references = [reference for key, reference in model.source.references() if key == "onnx"]
+    text = str(model.origin.onnx)
+    references = [reference for key, reference in model.origin.references() if key == "onnx"]
     if not references:
         return spec.folder / text
     result = call(references[0], {}, spec.folder, what="source")

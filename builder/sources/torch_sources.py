@@ -90,14 +90,14 @@ def _check_forward(module: Any, model: ModelSpec, origin: str) -> None:
 def from_python(spec: Spec, model: ModelSpec) -> TorchModule:
     """``{python: "model.py:load"}``."""
     _torch()
-    reference = str(model.source.python)
-    return _ready(call(reference, model.source.args, spec.folder, what="source"), model, reference, spec.folder)
+    reference = str(model.origin.python)
+    return _ready(call(reference, model.origin.args, spec.folder, what="source"), model, reference, spec.folder)
 
 
 def from_exported(spec: Spec, model: ModelSpec) -> TorchModule:
     """``{exported: model.pt2}``: what ``torch.export.save`` wrote."""
     torch = _torch()
-    path = spec.folder / str(model.source.exported)
+    path = spec.folder / str(model.origin.exported)
     try:
         with quiet():  # what it logs is for those who work on torch
             program = torch.export.load(path)
@@ -146,7 +146,7 @@ def _check_program(program: Any, model: ModelSpec, path: Path) -> None:
 
 def from_checkpoint(spec: Spec, model: ModelSpec) -> TorchModule:
     """``{checkpoint: weights.safetensors, factory: "model.py:build"}``."""
-    source = model.source
+    source = model.origin
     path = spec.folder / str(source.checkpoint)
     module = call(str(source.factory), source.args, spec.folder, what="factory")
     result = _ready(module, model, str(source.factory), spec.folder)
@@ -221,16 +221,16 @@ def _unreadable(path: Path, exc: Exception) -> SourceError:
 def from_huggingface(spec: Spec, model: ModelSpec) -> TorchModule:
     """``{huggingface: folder, class: AutoModel}``: a local folder; nothing is downloaded."""
     _torch()
-    folder = spec.folder / str(model.source.huggingface)
+    folder = spec.folder / str(model.origin.huggingface)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         import transformers
     except ImportError as exc:
         raise MissingDependencyError("transformers", "examples", needed_for="for `huggingface` sources") from exc
-    cls = getattr(transformers, model.source.hf_class, None)
+    cls = getattr(transformers, model.origin.hf_class, None)
     if cls is None:
         raise SourceError(
-            f"transformers has no class {model.source.hf_class!r}",
+            f"transformers has no class {model.origin.hf_class!r}",
             expected="AutoModel, AutoModelForSequenceClassification, or another class of transformers",
             fix="source: {huggingface: folder, class: AutoModel}",
         )
@@ -238,7 +238,7 @@ def from_huggingface(spec: Spec, model: ModelSpec) -> TorchModule:
         module = cls.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as exc:
         raise SourceError(
-            f"{model.source.hf_class} cannot be loaded from this folder",
+            f"{model.origin.hf_class} cannot be loaded from this folder",
             where=str(folder),
             expected="config.json and model.safetensors, as save_pretrained() writes them",
             got=describe(exc),
@@ -246,4 +246,4 @@ def from_huggingface(spec: Spec, model: ModelSpec) -> TorchModule:
             if "trust_remote_code" in str(exc)
             else "write it with save_pretrained(folder), and name the class that was saved as `class`",
         ) from exc
-    return _ready(module, model, model.source.hf_class, spec.folder)
+    return _ready(module, model, model.origin.hf_class, spec.folder)

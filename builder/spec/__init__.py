@@ -1,5 +1,6 @@
 """What a user may ask for in ``models.yaml``, and all that is wrong with one, said at once."""
 
+from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.models import ModelSpec, Root, Spec, read_spec
 from builder.spec.parts import SOURCE_KINDS, Callable, Export
 from builder.spec.sequence_parts import Sequence, State
@@ -13,6 +14,8 @@ __all__ = [
     "Batch",
     "Callable",
     "Engine",
+    "Ensemble",
+    "EnsembleStep",
     "Export",
     "Instances",
     "Load",

@@ -85,6 +85,11 @@ def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         onnx = source.get("onnx")
         onnx = onnx.get("python") if isinstance(onnx, Mapping) else onnx
         given += [(("source", key), source.get(key), "file") for key in ("python", "factory", "exported", "checkpoint")]
+        given.append((("source", "python_model"), source.get("python_model"), "file"))
+        files = source.get("files")
+        given += [
+            (("source", "files", n), file, "file") for n, file in enumerate(files if isinstance(files, list) else [])
+        ]
         given += [(("source", "onnx"), onnx, "file"), (("source", "huggingface"), source.get("huggingface"), "folder")]
     for key in ("samples", "evaluate"):
         part = model.get(key)
@@ -107,7 +112,7 @@ def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
         if colon and name.isidentifier() and path[-1] != "huggingface":  # file.py:function; package.module:function
             if module.endswith(".py"):
                 yield path, module, kind
-        elif path[-1] not in ("python", "factory"):
+        elif path[-1] not in ("python", "factory", "python_model"):
             yield path, text, kind
 
 

@@ -27,6 +27,8 @@ from builder.findings import Finding, Findings, did_you_mean, refuse
 from builder.names import label_files, tensor_name
 from builder.releases import ORT_OF_RELEASE, newest_opset, opset_of_server
 from builder.spec.checks import checks
+from builder.spec.ensemble_parts import Ensemble, EnsembleStep
+from builder.spec.ensembles import ensemble_findings
 from builder.spec.parts import (
     SOURCE_KINDS,
     Callable,
@@ -48,7 +50,7 @@ from builder.spec.tuning_parts import Optimization, TensorOptions
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
-from builder.variants import FASTEST, VARIANTS, is_servable
+from builder.variants import ASKED, ENSEMBLE, FASTEST, PYTHON, VARIANTS, is_servable
 from serving.errors import Problem
 
 __all__ = [
@@ -57,6 +59,8 @@ __all__ = [
     "Batch",
     "Callable",
     "Engine",
+    "Ensemble",
+    "EnsembleStep",
     "Evaluate",
     "Export",
     "Instances",
@@ -73,6 +77,7 @@ __all__ = [
 TensorName = Annotated[str, AfterValidator(tensor_name)]
 OPENVINO_OPSET = 20
 """What OpenVINO 2025.4, that of onnxruntime-openvino 1.24, knows whole: the Attention of opset 23 it does not."""
+_NOT_OF_ENSEMBLES = ("instances",)
 _NEED_SAMPLES = ("int8", "int8-weights", "int4-weights")
 
 
@@ -88,7 +93,8 @@ class ModelSpec(Part):
     """One model. Where a key is left out, the default is what most users of Triton want.
 
     Attributes:
-        source: where the module, or the ONNX file, comes from.
+        source: where the module, the ONNX file, or the Python class comes from.
+        ensemble: in place of `source`: other models of the spec, put together.
         inputs: name: tensor, such as `float32[batch, 3, seq: 1..512]`. For an `onnx` source taken from the file.
         outputs: likewise.
         batch: batching in the server. Without a tensor that begins with `batch` there is none.
@@ -131,7 +137,8 @@ class ModelSpec(Part):
             decided here, lists replace it, `input` and `output` are merged by `name`.
     """
 
-    source: Source
+    source: Source | None = None
+    ensemble: Ensemble | None = None
     inputs: dict[TensorName, TensorText] = Field({})
     outputs: dict[TensorName, TensorText] = Field({})
     batch: Batch = Batch()
@@ -162,6 +169,17 @@ class ModelSpec(Part):
     export: Export = Export()
     depends: tuple[Dependency, ...] = ()
     config: dict[str, Any] = Field({})
+
+    @property
+    def kind(self) -> str:
+        """What it is made of: a kind of source, or ``ensemble``."""
+        return "ensemble" if self.source is None else self.source.kind
+
+    @property
+    def origin(self) -> Source:
+        """Where it comes from; to be asked of what is no ensemble."""
+        assert self.source is not None
+        return self.source
 
     @property
     def declared(self) -> Interface:
@@ -197,6 +215,19 @@ class ModelSpec(Part):
         """True where the plain name is all that is published: one variant that Triton can serve."""
         return sum(is_servable(VARIANTS[name]) for name in self.variants) == 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way(cls, data: Any) -> Any:
+        """A Python class and an ensemble are built in one way; that is no choice of the user's."""
+        if not isinstance(data, dict) or "variants" in data:
+            return data
+        source = data.get("source")
+        if "ensemble" in data and source is None:
+            return {**data, "variants": (ENSEMBLE.name,)}
+        if isinstance(source, dict) and "python_model" in source:
+            return {**data, "variants": (PYTHON.name,)}
+        return data
+
     @field_validator("variants")
     @classmethod
     def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -209,7 +240,12 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        found = [*self._completeness(), *self._tensor_findings(), *serving_findings(self)]
+        if (self.source is None) == (self.ensemble is None):
+            what = "a model has a `source`, or is an `ensemble`: not both"
+            what = what if self.source else "`source` is missing; an ensemble has `ensemble` in its place"
+            fix = "keep one of them" if self.source else 'for example source: {python: "model.py:load"}'
+            raise Findings([Finding(what, "exactly one of `source` and `ensemble`", fix=fix)])
+        found = [*self._kind_findings(), *self._completeness(), *self._tensor_findings(), *serving_findings(self)]
         found += [Finding(f.what, f.expected, f.got, f.fix, ("labels", *f.path)) for f in label_files(self.labels)]
         if found:
             raise Findings(found)
@@ -218,7 +254,7 @@ class ModelSpec(Part):
     def _completeness(self) -> list[Finding]:
         found = []
         found += self._variant_findings()
-        if self.source.onnx is None:
+        if self.kind not in ("onnx", "ensemble"):
             for key, example in (("inputs", "image: float32[batch, 3, 224, 224]"), ("outputs", "y: float32[batch, 2]")):
                 if not getattr(self, key):
                     what = f"`{key}` is missing; only an `onnx` source brings its own"
@@ -238,6 +274,22 @@ class ModelSpec(Part):
                     fix = did_you_mean(str(tensor), known) or "give each entry the `name` of one of them"
                     found.append(Finding(what, ", ".join(known), fix=fix, path=("config", key, index)))
         return found
+
+    def _kind_findings(self) -> Iterator[Finding]:
+        """What is asked of an ensemble or of a Python class and is for models that are converted."""
+        as_it_is = {"ensemble": ENSEMBLE.name, "python_model": PYTHON.name}.get(self.kind)
+        given = self.model_fields_set - ({"variants"} if self.variants == (as_it_is,) else set())
+        if as_it_is is None:
+            for index, name in enumerate(self.variants):
+                if name not in ASKED:
+                    fix = "leave `variants` out: a Python class, or an ensemble, is built in one way"
+                    yield Finding(f"{name!r} cannot be asked for", ", ".join(ASKED), fix=fix, path=("variants", index))
+            return
+        what_it_is = "an ensemble" if self.kind == "ensemble" else "a Python class"
+        for key in ("variants", "required", "serve", "precision", "engine", "export", "load", *_NOT_OF_ENSEMBLES):
+            if key in given and (self.kind == "ensemble" or key not in _NOT_OF_ENSEMBLES):
+                fix = f"take it out, or write it at a step: {what_it_is} is served as it is"
+                yield Finding(f"`{key}` is not for {what_it_is}", fix=fix, path=(key,))
 
     def _variant_findings(self) -> list[Finding]:
         servable = [name for name in self.variants if is_servable(VARIANTS[name])]
@@ -267,11 +319,11 @@ class ModelSpec(Part):
         declared = self.declared
         given = "max" in self.batch.model_fields_set
         found = contradictions(declared, max_batch=self.batch.max, batch_given=given)
-        if self.source.onnx is None:
+        if self.kind not in ("onnx", "python_model", "ensemble"):
             sides = (("inputs", declared.inputs), ("outputs", declared.outputs))
             for side, name in [(side, t.name) for side, tensors in sides for t in tensors if t.dtype.torch is None]:
                 what = f"{name!r} is text, and torch has no tensors of text"
-                fix = "turn text into numbers before the model; only an `onnx` source can take it"
+                fix = "turn text into numbers in a step before the model: a `python_model`, or an `onnx` source"
                 found.append(Finding(what, fix=fix, path=(side, name)))
         return found
 
@@ -293,7 +345,7 @@ class Root(Part):
 
     @model_validator(mode="after")
     def _opsets(self) -> Root:
-        found = [*self._name_findings()]
+        found = [*self._name_findings(), *ensemble_findings(self.models)]
         for name, model in self.models.items():
             newest = opset_of_server(self.server, model.export.exporter)
             if model.export.opset is not None and model.export.opset > newest:

@@ -24,10 +24,10 @@ from pydantic import (
 from builder.findings import Finding, Findings, did_you_mean, refuse
 from builder.spec.files import depends_text
 from builder.tensors import parse_tensor
-from builder.variants import FASTEST, VARIANTS
+from builder.variants import ASKED, FASTEST, VARIANTS
 from serving.dtypes import DTYPES
 
-SOURCE_KINDS = ("python", "exported", "checkpoint", "huggingface", "onnx")
+SOURCE_KINDS = ("python", "exported", "checkpoint", "huggingface", "onnx", "python_model")
 _REFERENCE = re.compile(r"(?P<module>[^\x00-\x1f]+?):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -50,15 +50,15 @@ def _reference_text(text: str) -> str:
 
 def _variant_text(text: str) -> str:
     if text not in VARIANTS:
-        raise refuse(f"unknown variant {text!r}", expected=", ".join(VARIANTS), fix=did_you_mean(text, VARIANTS))
+        raise refuse(f"unknown variant {text!r}", expected=", ".join(ASKED), fix=did_you_mean(text, ASKED))
     return text
 
 
 def _served_text(text: str) -> str:
     if text == FASTEST:
         return text
-    if text not in VARIANTS:
-        fix = did_you_mean(text, [FASTEST, *VARIANTS])
+    if text not in ASKED:
+        fix = did_you_mean(text, [FASTEST, *ASKED])
         raise refuse(f"unknown variant {text!r}", expected=f"one of `variants`, or {FASTEST}", fix=fix)
     return text
 
@@ -82,8 +82,8 @@ TensorText = Annotated[str, AfterValidator(_tensor_text), WithJsonSchema({"type"
 Reference = Annotated[
     str, AfterValidator(_reference_text), WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN})
 ]
-VariantName = Annotated[str, AfterValidator(_variant_text), WithJsonSchema({"enum": list(VARIANTS)})]
-ServedName = Annotated[str, AfterValidator(_served_text), WithJsonSchema({"enum": [FASTEST, *VARIANTS]})]
+VariantName = Annotated[str, AfterValidator(_variant_text), WithJsonSchema({"enum": list(ASKED)})]
+ServedName = Annotated[str, AfterValidator(_served_text), WithJsonSchema({"enum": [FASTEST, *ASKED]})]
 FileText = Annotated[str, AfterValidator(_file_text)]
 Dependency = Annotated[str, AfterValidator(depends_text)]
 
@@ -122,12 +122,12 @@ class Callable(Part):
 
 
 class Source(Part):
-    """Where a module comes from: exactly one of `python`, `exported`, `checkpoint`, `huggingface`, `onnx`.
+    """Where a model comes from: one of `python`, `exported`, `checkpoint`, `huggingface`, `onnx`, `python_model`.
 
     Attributes:
         python: a callable in a file (`model.py:load`) or in an importable module (`package.module:load`) that returns a
             `torch.nn.Module`.
-        args: keyword arguments of `python` or `factory`.
+        args: keyword arguments of `python`, `factory` or `python_model`.
         exported: a file that `torch.export.save` wrote (`.pt2`).
         checkpoint: a state dict for what `factory` returns: `.safetensors`, or `.pt`, `.pth`, `.bin` with tensors only.
         factory: a callable that returns the module for `checkpoint`.
@@ -135,6 +135,10 @@ class Source(Part):
         huggingface: a local folder with `config.json` and weights; nothing is downloaded, no remote code is run.
         class: the class of transformers that loads the `huggingface` folder.
         onnx: an existing `.onnx` file, taken as it is; or `{python: "data.py:path"}`, a callable that returns its path.
+        python_model: a class (`tokenizer.py:Tokenizer`) that is served as it is, by Triton's Python backend: its
+            `execute` takes arrays by input name, and returns arrays by output name.
+        requirements: of `python_model`: packages, with their versions (`tokenizers==0.22.1`), that are put beside it.
+        files: of `python_model`: further files that it reads, relative to the spec's folder; they are put beside it.
     """
 
     python: Reference | None = None
@@ -146,6 +150,9 @@ class Source(Part):
     huggingface: FileText | None = None
     hf_class: str = Field("AutoModel", alias="class")
     onnx: Annotated[FileText | None, WithJsonSchema(_ONNX_SCHEMA)] = None
+    python_model: Reference | None = None
+    requirements: tuple[str, ...] = ()
+    files: tuple[FileText, ...] = ()
 
     @field_validator("onnx", mode="before")
     @classmethod
@@ -170,8 +177,12 @@ class Source(Part):
             have, lack = ("checkpoint", "factory") if self.factory is None else ("factory", "checkpoint")
             what = f"`checkpoint` and `factory` belong together: `{lack}` is missing"
             found.append(Finding(what, "the weights, and a callable that builds the module for them", path=(have,)))
-        if self.args and given and self.python is None and self.factory is None:
-            found.append(Finding(f"`args` are for `python` or `factory`; `{given[0]}` takes none", path=("args",)))
+        if self.args and given and not (self.python or self.factory or self.python_model):
+            takers = "`python`, `factory` or `python_model`"
+            found.append(Finding(f"`args` are for {takers}; `{given[0]}` takes none", path=("args",)))
+        for key in ("requirements", "files"):
+            if getattr(self, key) and self.python_model is None:
+                found.append(Finding(f"`{key}` are for `python_model`", path=(key,)))
         if "hf_class" in self.model_fields_set and self.huggingface is None:
             found.append(Finding("`class` is for `huggingface`", path=("class",)))
         if self.allow_pickle and self.checkpoint is None:
@@ -193,13 +204,16 @@ class Source(Part):
             yield "factory", self.factory
         if self.onnx and is_reference(self.onnx):
             yield "onnx", self.onnx
+        if self.python_model:
+            yield "python_model", self.python_model
 
-    def files(self) -> Iterator[tuple[str, str]]:
+    def paths(self) -> Iterator[tuple[str, str]]:
         """``(key, path)`` of every file or folder it names."""
         for key in ("exported", "checkpoint", "huggingface", "onnx"):
             value = getattr(self, key)
             if value and not (key == "onnx" and is_reference(value)):
                 yield key, value
+        yield from (("files", file) for file in self.files)
 
 
 class Evaluate(Callable):

@@ -11,13 +11,13 @@ from builder.graphs.onnx_tensors import interface_of_onnx
 from builder.tensors import Interface, TensorSpec
 
 
-def check_contract(model_dir: Path, version: int, *, engine: Interface | None = None) -> None:
+def check_contract(model_dir: Path, version: int, *, known: Interface | None = None) -> None:
     """Hold ``config.pbtxt`` against the artifact beside it: files, names, types, dimensions.
 
     Args:
         model_dir: the model's folder.
         version: the version folder in it.
-        engine: the tensors of an engine, which cannot be read from its file.
+        known: the tensors of an engine or a Python class, which cannot be read from its file.
 
     Raises:
         ConfigError: with the first thing that does not fit.
@@ -33,9 +33,9 @@ def check_contract(model_dir: Path, version: int, *, engine: Interface | None = 
                 got="no such file",
                 fix=f"name it as `labels: {{{output.name}: FILE}}` in the spec, which copies it, not under `config`",
             )
-    if engine is not None:
+    if config.backend == "tensorrt":
         _check_engines(config, folder)
-    found = interface_of_onnx(folder / "model.onnx") if engine is None else engine
+    found = interface_of_onnx(folder / "model.onnx") if known is None else known
     batching = config.max_batch_size > 0
     _check(config.input, found.inputs, "input", batching, model_dir.name)
     _check(config.output, found.outputs, "output", batching, model_dir.name)

@@ -93,7 +93,7 @@ def check_served(
                     batches.append(_mean_batch(before, _counts(admin, name)))
         finally:
             if admin.is_live():
-                admin.unload(name)
+                admin.unload(name, with_steps=True)
     mean_batch = max(batches)
     return Served(endpoint.server, load_s, len(cases), len(together), mean_batch, summary(per_output))
 

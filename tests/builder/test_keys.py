@@ -52,10 +52,18 @@ MODELS = {
     "torch": TORCH,
     "existing": {"source": {"onnx": "existing.onnx"}},
     "hub": TORCH | {"source": {"huggingface": "hub"}, "depends": []},
+    "words": {
+        "source": {"python_model": "words.py:Words", "args": {"vocab": "vocab.txt"}, "files": ["extra.txt"]},
+        "inputs": {"text": "string[batch, 1]"},
+        "outputs": {"x": "float32[batch, 2]"},
+        "samples": {"python": "data.py:samples"},
+    },
+    "both": {"ensemble": {"steps": ["words", "torch"]}, "evaluate": {"python": "metric.py:accuracy"}},
 }
 FILES = (
     *("weights.pt", "factory.py", "vocab.txt", "data.py", "rows.csv", "metric.py", "labels.txt", "extra.txt"),
     *("tables/a.csv", "existing.onnx", "hub/config.json", "hub/deep/model.safetensors", "unrelated.txt"),
+    "words.py",
 )
 
 
@@ -168,7 +176,8 @@ def test_every_stage_is_keyed_in_the_order_it_runs(project):
     plain = steps_of(project.subject())
     assert [step.name for step in plain] == WITH_WHAT_FOLLOWS["source"].replace("source ", "source samples ").split()
     steps = steps_of(Subject("m", project.spec, _model(EVERYTHING), project.subject().now))
-    assert {step.stage for step in steps} == set(STAGES)
+    as_it_is = steps_of(project.subject("both"))
+    assert {step.stage for step in (*steps, *as_it_is)} == set(STAGES)
     for number, step in enumerate(steps):
         assert set(step.after) <= {before.name for before in steps[:number]}
 
@@ -566,6 +575,51 @@ OF_VARIANTS = {
 }
 
 
+# And for what is served as it is: (model, changes of its entry, steps that run without those that follow).
+AS_IT_IS = {
+    "source.python_model": ("words", {"source": {"python_model": "words.py:Others"}}, "source, package"),
+    "source.requirements": (
+        "words",
+        {"source": MODELS["words"]["source"] | {"requirements": ["tokenizers==0.22.1"]}},
+        "source, package",
+    ),
+    "source.files": ("words", {"source": MODELS["words"]["source"] | {"files": ["rows.csv"]}}, "source, package"),
+    "ensemble.steps": ("both", {"ensemble": {"steps": ["words", "torch", "existing"]}}, "source, package"),
+    "ensemble.fuse": ("both", {"ensemble": {"steps": ["words", "torch"], "fuse": True}}, "source, package"),
+}
+
+
+@pytest.mark.parametrize("field", AS_IT_IS)
+def test_a_field_of_what_is_served_as_it_is_changes(project, field):
+    name, changes, first = AS_IT_IS[field]
+    records = project.records(project.subject(name))
+    model = ModelSpec.model_validate(MODELS[name] | changes)
+    changed = Subject(name, project.spec, model, project.subject(name).now)
+    assert wanted(changed, records) == _with_all_that_follows(first.split(", "), steps_of(changed))
+
+
+@pytest.mark.parametrize("file", ["words.py", "vocab.txt", "extra.txt", "factory.py", "weights.pt"])
+def test_a_file_of_a_step_changes_the_ensemble(project, file):
+    before = project.subject("both")
+    records = project.records(before)
+    assert wanted(before, records) == set()
+    project.write(file, "other")
+    assert "source" in wanted(project.subject("both"), records)
+
+
+def test_another_version_of_a_step_changes_the_ensemble(project, monkeypatch):
+    records = project.records(project.subject("both"))
+    monkeypatch.setattr(keys, "step_content", lambda repository, name: f"another {name}")
+    now = project.subject("both")
+    assert {"source", "package"} <= wanted(now, records)
+    assert "words in the repository is another" in reasons(now, records)
+    assert "torch will be built" in reasons_of(decide(now, records, changing=["torch"]))
+
+
+def reasons_of(decisions):
+    return [reason for decision in decisions for reason in decision.why]
+
+
 def _with_all_that_follows(first, steps):
     found = set()
     for step in steps:
@@ -609,7 +663,7 @@ def test_the_recipe_that_is_replayed_changes(project):
 
 def test_every_field_of_the_spec_is_in_the_table():
     """A new field: say in FIELDS what it changes, and key it in builder/incremental/keys.py."""
-    assert sorted([*FIELDS, *OF_VARIANTS]) == sorted(_leaves(ModelSpec))
+    assert sorted([*FIELDS, *OF_VARIANTS, *AS_IT_IS]) == sorted(_leaves(ModelSpec))
     assert sorted(Spec.model_fields) == ["models", "path", "repository", "server"]
 
 

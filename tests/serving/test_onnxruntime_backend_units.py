@@ -1,5 +1,6 @@
 """The ONNX Runtime backend's parts without a server: settings, providers, signatures, responses."""
 
+import contextlib
 import importlib.util
 import sys
 import types
@@ -288,6 +289,24 @@ def test_what_is_refused(extra, message):
     made = {"name": "m", "max_batch_size": 1, "output": [{**base, "name": "y"}], **extra}
     made["input"] = [{**base, **io} for io in extra.get("input", [{}])]
     with pytest.raises(ConfigError, match=message):
+        signature.check(made, model)
+
+
+@pytest.mark.parametrize(
+    ("control", "kind", "shape", "message"),
+    [
+        ({"fp32_false_true": [0, 1]}, "TYPE_FP32", (-1, 1), ""),
+        ({"data_type": "TYPE_UINT64", "int32_false_true": []}, "TYPE_UINT64", (-1, 1), ""),
+        ({"int32_false_true": [0, 1]}, "TYPE_FP32", (-1, 1), "the model expects data-type TYPE_FP32 but the model con"),
+        ({"bool_false_true": [False, True]}, "TYPE_BOOL", (-1, 2), r"'START' in model has dims \[2\] but dims \[1\]"),
+        ({"bool_false_true": [False, True]}, "TYPE_BOOL", (-1,), r"'START' in model has dims \[\] but dims \[1\]"),
+    ],
+)
+def test_a_sequence_control_is_held_against_the_model(control, kind, shape, message):
+    model = sig([("x", "TYPE_FP32", (-1, 3)), ("START", kind, shape)], [])
+    made = {"name": "m", "max_batch_size": 1, "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}]}
+    made["sequence_batching"] = {"control_input": [{"name": "START", "control": [control]}]}
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         signature.check(made, model)
 
 

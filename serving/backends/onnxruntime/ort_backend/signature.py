@@ -173,11 +173,12 @@ def _check_inputs(name: str, config: Mapping[str, Any], signature: Signature) ->
                 f"unable to load model '{name}', unexpected inference input '{io['name']}', "
                 f"allowed inputs are: {', '.join(sorted(known))}"
             )
-    for control in controls:
+    for control, configured in controls.items():
         if control not in signature.inputs:
             raise ConfigError(
                 f"configuration specified sequence control '{control}', but model does not provide that input"
             )
+        _check_control(name, signature.inputs[control], configured, int(config.get("max_batch_size", 0)))
     if len(signature.inputs) != expected:
         missing = sorted(
             signature.inputs.keys() - {io["name"] for io in inputs if not io.get("optional")} - set(controls)
@@ -196,10 +197,34 @@ def _check_inputs(name: str, config: Mapping[str, Any], signature: Signature) ->
         _check_dims(name, io, known[io["name"]], int(config.get("max_batch_size", 0)), exact=False)
 
 
-def control_inputs(config: Mapping[str, Any]) -> list[str]:
-    """Names of the inputs that the sequence batcher adds to each request."""
+def control_inputs(config: Mapping[str, Any]) -> dict[str, str]:
+    """The inputs that the sequence batcher adds to each request, with the data type of each."""
     controls = (config.get("sequence_batching") or {}).get("control_input") or ()
-    return [control["name"] for control in controls if control.get("control")]
+    return {control["name"]: _control_type(control["control"][0]) for control in controls if control.get("control")}
+
+
+def _control_type(control: Mapping[str, Any]) -> str:
+    types = {
+        "int32_false_true": "TYPE_INT32",
+        "fp32_false_true": "TYPE_FP32",
+        "bool_false_true": "TYPE_BOOL",
+    }
+    given = (config_type for field, config_type in types.items() if control.get(field))
+    return next(given, str(control.get("data_type", "TYPE_INVALID")))
+
+
+def _check_control(name: str, info: TensorInfo, configured: str, max_batch_size: int) -> None:
+    dims = info.shape[1:] if max_batch_size > 0 else info.shape
+    if dims != (1,):
+        raise ConfigError(
+            f"unable to load model '{name}', sequence control '{info.name}' in model has dims {show(dims)} but "
+            "dims [1] is expected"
+        )
+    if configured != info.type:
+        raise ConfigError(
+            f"unable to load model '{name}', sequence control '{info.name}', the model expects data-type {info.type} "
+            f"but the model configuration specifies data-type {configured}"
+        )
 
 
 def _check_type(name: str, role: str, io: Mapping[str, Any], info: TensorInfo) -> None:

@@ -1,0 +1,235 @@
+"""The stages of what is served as it is: a Python class with what it needs beside it; an ensemble of other models."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from builder.artifact import Artifact, sha256_of
+from builder.building import Build, seed
+from builder.config import parse
+from builder.errors import AccuracyError, EnsembleError
+from builder.graphs.onnx_tensors import interface_of_onnx
+from builder.host import tool_versions
+from builder.incremental.answers import Answers
+from builder.judging import CastRunner, Judging
+from builder.loaded import Composition, Loaded, PythonClass
+from builder.numerics import TOLERANCES
+from builder.reference import OnnxRunner, Runner
+from builder.repository.published import CONFIG, ModelFolder
+from builder.results import Result, made_result
+from builder.spec.ensembles import target_of
+from builder.variant_stages import judged
+from builder.verify.cases import Case
+
+
+def package(build: Build) -> Result:
+    """The files of a Python class; of an ensemble, its graph and what it is made of: it has no files."""
+    loaded = build.loaded
+    if isinstance(loaded, Composition):
+        return _ensemble(build, loaded)
+    assert isinstance(loaded, PythonClass)
+    return _class(build, loaded)
+
+
+def _class(build: Build, loaded: PythonClass) -> Result:
+    from builder.python_model import collect, write_version
+
+    source, spec = build.subject.model.origin, build.subject.spec
+    to = build.folder("package")
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir(parents=True)
+    code = collect(loaded.step.reference, spec.folder, files={name: spec.folder / name for name in source.files})
+    packages = None
+    notes: tuple[str, ...] = ()
+    if source.requirements:
+        packages = build.folder("requirements")
+        shutil.rmtree(packages, ignore_errors=True)
+        packages.mkdir(parents=True)
+        pack(list(source.requirements), packages, server=server)
+        notes = (f"for Python {server.version}: packages of another Python are not found by it",)
+    else:
+        notes = ()
+    names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
+    made = Artifact(
+        path=to / "model.py",
+        format="python",
+        precision="fp32",
+        interface=loaded.interface,
+        sha256={name: sha256_of(to / name) for name in sorted(names)},
+        size_bytes=sum((to / name).stat().st_size for name in names),
+        tools={},
+        notes=notes,
+    )
+    return made_result(made, requirements=list(source.requirements))
+
+
+def _ensemble(build: Build, loaded: Composition) -> Result:
+    from builder.ensemble.adapters import config_tree
+
+    steps, repository = {}, build.subject.spec.repository
+    for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
+        version = _version_of(build, model)
+        manifest = ModelFolder(repository, model).manifest(version)
+        steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
+    coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
+    tree = config_tree(loaded.graph)
+    made = Artifact(
+        path=build.folder("package") / "no file",
+        format="ensemble",
+        precision=str(coarsest),
+        interface=loaded.interface,
+        sha256={},
+        size_bytes=0,
+        tools=tool_versions("tritonclient"),
+        notes=(f"of {', '.join(steps)}",),
+    )
+    return made_result(made, tree=tree, steps=steps)
+
+
+def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
+    """What is published under a name, to be asked in this process.
+
+    Raises:
+        EnsembleError: it is an engine, which this process cannot run.
+    """
+    from builder.ensemble.compose import EnsembleRunner
+
+    if isinstance(loaded, Composition):
+        names = {step.name: step.model_name for step in loaded.graph.steps}
+        return EnsembleRunner(loaded.graph, {k: _runner(build, loaded.parts[k], names[k]) for k in names})
+    if isinstance(loaded, PythonClass):
+        return loaded.runner
+    folder = ModelFolder(build.subject.spec.repository, model).folder(_version_of(build, model))
+    if not (folder / "model.onnx").exists():
+        raise EnsembleError(
+            f"step {model} is an engine, and what it loses cannot be measured in this process",
+            where=str(folder),
+            expected="an ONNX variant of it",
+            fix="name an ONNX variant in the ensemble's `steps`",
+        )
+    given = loaded.interface
+    return CastRunner(OnnxRunner(folder / "model.onnx"), interface_of_onnx(folder / "model.onnx").inputs, given.outputs)
+
+
+def accuracy_of_steps(build: Build) -> Result:
+    """Hold what is published of the steps, put together, against their originals: the steps' losses add up.
+
+    Raises:
+        AccuracyError: naming the metric, and by how much.
+    """
+    loaded, model, precision = build.loaded, build.subject.model, build.made_by("package").precision
+    value = float(build.kept["baseline"].data["value"]) if model.evaluate else None
+    judging = Judging(
+        build.subject.spec, model, build.samples, lambda: nullcontext(build.runner), value, lambda: seed(model)
+    )
+    verdict = judging.judge(precision)(_runner(build, loaded, build.subject.name))
+    if verdict.failed and not build.subject.allow_drop:
+        limits = ", ".join(f"{name} {limit:.9g}" for name, limit in verdict.limits.items())
+        raise AccuracyError(
+            f"the ensemble does not hold its accuracy: {'; '.join(verdict.failed)}",
+            expected=f"{limits} on held-out samples",
+            got=", ".join(f"{name} {verdict.scores[name]:.6g}" for name in verdict.limits),
+            fix="name a more accurate variant in `steps`, or raise the limit in `agreement` or `evaluate.max_drop`; "
+            "--allow-accuracy-drop publishes it as it is",
+        )
+    return judged(build, verdict)
+
+
+def answers_of_steps(build: Build) -> Answers:
+    """The requests that verify the ensemble, with the answers that what is published of its steps gives."""
+    runner, known = _runner(build, build.loaded, build.subject.name), build.answers
+
+    def anew(cases: Sequence[Case]) -> list[Case]:
+        return [replace(case, expected=runner(case.inputs)) for case in cases]
+
+    return Answers(anew(known.cases), anew(known.golden), anew(known.together))
+
+
+def _version_of(build: Build, model: str) -> int:
+    """The version of a step that the ensemble will be served with.
+
+    Raises:
+        EnsembleError: there is none: the step failed, now or the last time.
+    """
+    folder = ModelFolder(build.subject.spec.repository, model)
+    version = folder.to_serve()
+    if version is None:
+        raise EnsembleError(
+            f"step {model} of the ensemble is not in the repository",
+            where=str(folder.path),
+            expected="a version that build-repo published",
+            got=f"{model} edited by hand, or without a version of ours" if folder.path.exists() else "no such folder",
+            fix=f"mend {model}: see what is said of it; the ensemble is built when it is there",
+        )
+    return version
+
+
+def stage_steps(build: Build) -> None:
+    """Let the verifying server find the models of the steps: links to what is published, with its configuration."""
+    for model in _models_of(build):
+        version = _version_of(build, model)
+        published = ModelFolder(build.subject.spec.repository, model)
+        staged = build.work.repository / model
+        if staged.is_dir() and [entry.name for entry in staged.iterdir() if entry.is_dir()] == [str(version)]:
+            continue
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        (staged / str(version)).symlink_to(published.folder(version), target_is_directory=True)
+        (staged / CONFIG).write_bytes(published.config(version) or b"")
+
+
+def _models_of(build: Build) -> list[str]:
+    """Every model of the repository that the ensemble needs, those of ensembles among its steps included."""
+    models, found = build.subject.spec.models, dict[str, None]()
+    waiting = [step.model for step in _steps(build.subject.model)]
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            target = target_of(models, name)
+            waiting += [step.model for step in _steps(models[target[0]])] if target is not None else []
+    return list(found)
+
+
+def _steps(model: Any) -> tuple[Any, ...]:
+    return tuple(model.ensemble.steps) if model.ensemble is not None else ()
+
+
+def check_steps(build: Build) -> None:
+    """Hold the ensemble's ``config.pbtxt`` against those of its steps, as the server will find them.
+
+    Raises:
+        EnsembleError: an edge does not fit.
+    """
+    from builder.ensemble.adapters import graph_of_config, step_model_of_config
+    from builder.ensemble.checks import check
+
+    folder = build.work.repository
+    configs = {name: _config(folder / name) for name in [build.subject.name, *_models_of(build)]}
+    models = {
+        name: step_model_of_config(config, versions=_versions(folder / name), served=_versions(folder / name))
+        for name, config in configs.items()
+    }
+    graph = graph_of_config(configs[build.subject.name], models)
+    wrong = [hit for rule, hit in check(graph) if rule.severity == "error"]
+    if wrong:
+        raise EnsembleError(
+            wrong[0].message,
+            where=f"models.{build.subject.name}.ensemble",
+            expected="steps that take and give what the ensemble's config.pbtxt says",
+            got="\n".join(hit.message for hit in wrong[1:]),
+            fix=wrong[0].fix,
+        )
+
+
+def _config(folder: Path) -> Any:
+    return parse((folder / CONFIG).read_text(encoding="utf-8"), folder.name)
+
+
+def _versions(folder: Path) -> tuple[int, ...]:
+    return tuple(sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()))

@@ -1,0 +1,81 @@
+"""Ensembles among the models of one spec: which model each step means, and which have to be built before others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from builder.findings import Finding, did_you_mean
+from builder.variants import VARIANTS, is_servable
+
+if TYPE_CHECKING:
+    from builder.spec.models import ModelSpec
+
+Models = Mapping[str, "ModelSpec"]
+
+
+def target_of(models: Models, step: str) -> tuple[str, str] | None:
+    """``(model, variant)`` of what a step names: the variant is empty for the plain name. None where nothing is."""
+    if step in models:
+        return step, ""
+    for name, model in models.items():
+        for variant in () if model.is_alone else model.variants:
+            if f"{name}_{VARIANTS[variant].suffix}" == step and is_servable(VARIANTS[variant]):
+                return name, variant
+    return None
+
+
+def steps_of(models: Models, name: str) -> list[str]:
+    """The models that an ensemble needs, itself left out; none of what is no ensemble."""
+    ensemble = models[name].ensemble
+    targets = [target_of(models, step.model) for step in ensemble.steps] if ensemble else []
+    return list(dict.fromkeys(target[0] for target in targets if target is not None and target[0] != name))
+
+
+def with_steps(models: Models, names: Mapping[str, object] | list[str]) -> list[str]:
+    """These models and all that they need, in the order of the spec."""
+    wanted: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += steps_of(models, name)
+    return [name for name in models if name in wanted]
+
+
+def depth_of(models: Models, name: str) -> int:
+    """0 for what needs no other model; an ensemble is built after everything of less depth."""
+    return max((1 + depth_of(models, step) for step in steps_of(models, name)), default=0)
+
+
+def ensemble_findings(models: Models) -> Iterator[Finding]:
+    """Steps that name no model, and ensembles that need themselves; paths begin at the spec."""
+    servable = [f"{n}_{VARIANTS[v].suffix}" for n, m in models.items() if not m.is_alone for v in m.variants]
+    for name, model in models.items():
+        for index, step in enumerate(model.ensemble.steps if model.ensemble else ()):
+            path = ("models", name, "ensemble", "steps", index)
+            if target_of(models, step.model) is None:
+                known = [*(other for other in models if other != name), *servable]
+                fix = did_you_mean(step.model, known)
+                yield Finding(f"step {step.model!r} is no model of this spec", ", ".join(known), fix=fix, path=path)
+    for name in models:
+        circle = _circle(models, name, ())
+        if circle and min(circle) == name:  # said once
+            way = " -> ".join([*circle, circle[0]])
+            what = "an ensemble that needs itself" if len(circle) == 1 else "ensembles that need each other"
+            at: tuple[str | int, ...] = ("models", name, "ensemble", "steps")
+            yield Finding(what, "models that are there before", way, "take one of these steps out", at)
+
+
+def _circle(models: Models, name: str, way: tuple[str, ...]) -> tuple[str, ...]:
+    """A way from a model back to it, where there is one."""
+    if name in way:
+        return way if name == way[0] else ()
+    ensemble = models[name].ensemble
+    for step in ensemble.steps if ensemble else ():
+        target = target_of(models, step.model)
+        found = _circle(models, target[0], (*way, name)) if target is not None else ()
+        if found:
+            return found
+    return ()

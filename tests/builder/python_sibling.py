@@ -1,0 +1,5 @@
+"""Imported by python_classes.py."""
+
+
+def shout(text):
+    return text.upper()

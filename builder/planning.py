@@ -163,7 +163,7 @@ def wanted_of(subject: Subject, decisions: Sequence[Decision]) -> list[Wanted] |
     for of in published_names(subject):
         variant = served_variant(subject.model, of, kept)
         config, artifact = kept[name_of("config", of)], kept[artifact_step(variant.name)]
-        content = publish.Content(None, {**artifact.objects, **config.data["labels"]}, config.data["identity"])
+        content = publish.Content(None, {**artifact.objects, **config.data["files"]}, config.data["identity"])
         name = model_name_of(subject.name, of)
         found.append(Wanted(name, variant.name, content, records_of(kept, of, variant)))
     return found

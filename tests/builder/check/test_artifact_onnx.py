@@ -308,7 +308,7 @@ def test_external_data_inside_of_a_node_and_of_a_branch_is_found(tmp_path):
     assert [data.location for data in summary_of_bytes(file.SerializeToString()).external] == ["w.data", "w.data"]
 
 
-# --- graphs and rubbish -------------------------------------------------------------------------------------------------
+# --- graphs and rubbish ---
 
 
 def test_graphs_that_cannot_be_built_say_why(tmp_path):

@@ -55,7 +55,7 @@ from builder.repository.published import GOLDEN
 from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
-from builder.variants import VARIANTS, Variant, is_servable
+from builder.variants import ENSEMBLE, FUSED, VARIANTS, Variant, is_servable
 from builder.verify.serve import Endpoint
 from serving.errors import TritonRepoError
 from serving.progress import Reporter
@@ -229,6 +229,8 @@ class Build:
         if variant.format == "ensemble":
             without = dict.fromkeys(("backend", "dynamic_batching"))  # it has no backend, and its steps batch
             return {**without, **self.kept["package"].data["tree"]}
+        if variant is FUSED:
+            return {"max_batch_size": self.kept["package"].data["tree"]["max_batch_size"]}
         return fields_of(variant, self.subject.model, self.artifact(variant))
 
     @property
@@ -374,7 +376,7 @@ class Build:
         """What the server reads: the configuration beside the version folder, and what is in that."""
         self.stage_files(of)
         make_places(self.model_dir(of), self.version_dir(of))
-        if self.subject.model.ensemble is not None:
+        if self.variant_of(of) is ENSEMBLE:
             from builder.packaging import stage_steps
 
             stage_steps(self)

@@ -37,23 +37,20 @@ def package(build: Build) -> Result:
 
 
 def _class(build: Build, loaded: PythonClass) -> Result:
-    from builder.python_model import collect, write_version
+    from builder.python_model import check_imports, collect, pack, server_pythons, write_version
 
     source, spec = build.subject.model.origin, build.subject.spec
     to = build.folder("package")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     code = collect(loaded.step.reference, spec.folder, files={name: spec.folder / name for name in source.files})
-    packages = None
-    notes: tuple[str, ...] = ()
+    servers, packages = server_pythons(spec.server), None
     if source.requirements:
         packages = build.folder("requirements")
         shutil.rmtree(packages, ignore_errors=True)
         packages.mkdir(parents=True)
-        pack(list(source.requirements), packages, server=server)
-        notes = (f"for Python {server.version}: packages of another Python are not found by it",)
-    else:
-        notes = ()
+        pack(source.requirements, packages, servers)
+    notes = check_imports(code, servers, packages)
     names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
     made = Artifact(
         path=to / "model.py",
@@ -62,7 +59,7 @@ def _class(build: Build, loaded: PythonClass) -> Result:
         interface=loaded.interface,
         sha256={name: sha256_of(to / name) for name in sorted(names)},
         size_bytes=sum((to / name).stat().st_size for name in names),
-        tools={},
+        tools={"python": ", ".join(server.version for server in servers)},
         notes=notes,
     )
     return made_result(made, requirements=list(source.requirements))
@@ -73,7 +70,7 @@ def _ensemble(build: Build, loaded: Composition) -> Result:
 
     steps, repository = {}, build.subject.spec.repository
     for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         manifest = ModelFolder(repository, model).manifest(version)
         steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
     coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
@@ -104,7 +101,7 @@ def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
         return EnsembleRunner(loaded.graph, {k: _runner(build, loaded.parts[k], names[k]) for k in names})
     if isinstance(loaded, PythonClass):
         return loaded.runner
-    folder = ModelFolder(build.subject.spec.repository, model).folder(_version_of(build, model))
+    folder = ModelFolder(build.subject.spec.repository, model).folder(version_of(build, model))
     if not (folder / "model.onnx").exists():
         raise EnsembleError(
             f"step {model} is an engine, and what it loses cannot be measured in this process",
@@ -150,7 +147,7 @@ def answers_of_steps(build: Build) -> Answers:
     return Answers(anew(known.cases), anew(known.golden), anew(known.together))
 
 
-def _version_of(build: Build, model: str) -> int:
+def version_of(build: Build, model: str) -> int:
     """The version of a step that the ensemble will be served with.
 
     Raises:
@@ -172,7 +169,7 @@ def _version_of(build: Build, model: str) -> int:
 def stage_steps(build: Build) -> None:
     """Let the verifying server find the models of the steps: links to what is published, with its configuration."""
     for model in _models_of(build):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         published = ModelFolder(build.subject.spec.repository, model)
         staged = build.work.repository / model
         if staged.is_dir() and [entry.name for entry in staged.iterdir() if entry.is_dir()] == [str(version)]:

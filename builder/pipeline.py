@@ -20,7 +20,7 @@ from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
 from builder.results import Result, made_result, plain_interface
-from builder.variants import VARIANTS
+from builder.variants import ENSEMBLE, FUSED, VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases
 from builder.verify.serve import CONCURRENT_REQUESTS
@@ -79,6 +79,12 @@ def _package(build: Build, of: str) -> Result:
     from builder.packaging import package
 
     return package(build)
+
+
+def _fuse(build: Build, of: str) -> Result:
+    from builder.fusing import fuse
+
+    return fuse(build)
 
 
 def _parity(build: Build, of: str) -> Result:
@@ -167,11 +173,12 @@ def _serve(build: Build, of: str) -> Result:
     variant, answers = build.variant_of(of), build.answers
     artifact = build.artifact(variant)
     interface, precision = artifact.interface, artifact.precision
-    if artifact.format == "ensemble" and precision != "fp32":
+    if variant in (ENSEMBLE, FUSED) and precision != "fp32":
         from builder.packaging import answers_of_steps
 
-        # How far the steps are from their originals was judged; what the server adds to that is nothing.
-        answers, precision = answers_of_steps(build), "fp32"
+        # How far the steps are from their originals was judged. Here they are held against themselves, loosely all the
+        # same: dynamic int8 takes its scale from whatever the server puts into one batch.
+        answers = answers_of_steps(build)
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)
@@ -194,6 +201,7 @@ STAGES: dict[str, Stage] = {
     "baseline": _baseline,
     "export": _export,
     "package": _package,
+    "fuse": _fuse,
     "precision": _precision,
     "parity": _parity,
     "accuracy": _accuracy,

@@ -11,10 +11,12 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -102,33 +104,62 @@ def content_key(*parts: str | bytes) -> str:
     return digest.hexdigest()[:12]
 
 
-def pip_install(target: Path, requirements: Sequence[str], *, python_version: str, needed_for: str) -> None:
-    """Install exactly these wheels, without their dependencies, into a folder.
+def pip_install(
+    target: Path,
+    requirements: Sequence[str],
+    *,
+    python_version: str,
+    needed_for: str,
+    dependencies: bool = False,
+    constraints: Sequence[str] = (),
+    glibc: tuple[int, int] | None = None,
+) -> None:
+    """Install wheels, nothing but wheels, into a folder.
 
     Args:
         target: made if absent.
         requirements: pinned (``numpy==1.26.4``).
         python_version: ``3.11``; need not be the running one.
         needed_for: completes "pip could not install what ... needs".
+        dependencies: whether to install what they need, too.
+        constraints: versions of what may come along (``numpy==1.26.4``).
+        glibc: of the machine that they are for, where it is another Linux than this one.
 
     Raises:
         RuntimeUnavailableError: no installer, or it failed; carries its last lines and the command to try by hand.
     """
-    command = [*_installer(), "install", "--no-deps", "--only-binary=:all:", "--python-version", python_version]
+    installer = _installer()
+    command = [*installer, "install", "--only-binary=:all:", "--python-version", python_version]
+    command += [] if dependencies else ["--no-deps"]
+    command += _platform_options(installer, glibc) if glibc else []
     command += ["--target", str(target), *requirements]
     # A user's pip settings for the active environment must not steer this one.
     environment = {**os.environ, "PIP_REQUIRE_VIRTUALENV": "0", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     environment.pop("PYTHONPATH", None)
-    process = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    with tempfile.NamedTemporaryFile("w", prefix="constraints-", suffix=".txt") as limits:
+        limits.write("\n".join(constraints))
+        limits.flush()
+        whole = [*command, "-c", limits.name] if constraints else command
+        process = subprocess.run(whole, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     if process.returncode:
-        lines = (process.stderr or process.stdout).strip().splitlines()
+        _, conflict, between = process.stdout.partition("The conflict is caused by:")
+        lines = (conflict + between.split("\n\n")[0] + "\n" + (process.stderr or process.stdout)).strip().splitlines()
         raise RuntimeUnavailableError(
             f"pip could not install what {needed_for} needs",
             where=str(target),
             expected=" ".join(requirements),
-            got="\n".join([line for line in lines if "WARNING" not in line][-6:]),
+            got="\n".join([line for line in lines if "WARNING" not in line][-8:]),
             fix=f"check the network, disk space and pip's settings, then run again; by hand: {' '.join(command)}",
         )
+
+
+def _platform_options(installer: Sequence[str], glibc: tuple[int, int]) -> list[str]:
+    """Wheels for a Linux of this C library; pip wants every tag that it takes, uv the newest."""
+    machine = platform.machine().replace("arm64", "aarch64").replace("AMD64", "x86_64")
+    if installer[-1] == "pip" and len(installer) == 2:  # uv pip
+        return ["--python-platform", f"{machine}-manylinux_{glibc[0]}_{glibc[1]}"]
+    tags = [f"manylinux_{glibc[0]}_{minor}_{machine}" for minor in range(glibc[1], 16, -1)]
+    return [part for tag in (*tags, f"manylinux2014_{machine}") for part in ("--platform", tag)]
 
 
 def _installer() -> list[str]:

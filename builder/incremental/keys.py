@@ -205,6 +205,11 @@ def of_package(subject: Subject) -> Inputs:
     return of_source(subject) | subject.said("batch.max") | {"release": subject.spec.server or PINNED_RELEASE}
 
 
+def of_fuse(subject: Subject) -> Inputs:
+    """Of the one graph that the steps of an ensemble are put into."""
+    return of_steps(subject) | tools("onnx", "onnxruntime")
+
+
 def of_samples(subject: Subject) -> Inputs:
     """Of the samples."""
     samples = subject.model.samples

@@ -58,12 +58,11 @@ def model_text(step: PythonStep, *, name: str, packed: bool) -> str:
     Raises:
         PythonModelError: an argument is no plain data.
     """
-    folders = [PACKAGES, CODE] if packed else [CODE]
     kind = step.reference.rpartition(":")[2]
     return str(
         _template().render(
             title=f"The model {name}: {kind} behind Triton's Python backend.",
-            entries=[f'"{folder}"' for folder in folders],
+            packed=packed,
             step=pprint.pformat(step.description(), width=_WIDTH, sort_dicts=False),
         )
     )

@@ -100,8 +100,9 @@ ORDER = Rule(
     id="preserve-ordering",
     severity="error",
     title="preserve_ordering with priorities, or with delayed requests",
-    reason='Answers in the order of the requests leave no place for requests that overtake or fall behind: "Only '
-    'one priority level is allowed when \'preserve_ordering\' is true", "Queue policy can not have DELAY as timeout action".',
+    reason='Answers in the order of the requests leave no place for requests that overtake or fall behind: "Only one '
+    "priority level is allowed when 'preserve_ordering' is true\", \"Queue policy can not have DELAY as timeout action "
+    "when 'preserve_ordering' is true\".",
     fix="Take `preserve_ordering` out, or the priorities, or write timeout_action: REJECT.",
     bad="dynamic_batching { preserve_ordering: true, priority_levels: 2, default_priority_level: 1 }",
     good="dynamic_batching { priority_levels: 2, default_priority_level: 1 }",

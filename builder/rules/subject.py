@@ -70,10 +70,11 @@ def served_by(config: Any, files: Mapping[str, bool] | None = None, name: str = 
         name: of the model's folder: ``model.NAME`` names a backend of one's own.
     """
     backend, platform, filename = config.backend, config.platform, config.default_model_filename
-    if platform == ENSEMBLE and not backend:
+    if platform == ENSEMBLE and not backend and not _FILES.get(filename):
         return Served("", ENSEMBLE, "")
     if not backend:
-        backend = _PLATFORMS.get(platform, "") or _FILES.get(filename, "")
+        named = (_PLATFORMS.get(platform, ""), _FILES.get(filename, ""))
+        backend = next((known for known in BACKENDS if known in named), named[0])  # the first that either says
     if not backend and not platform and not filename and files is not None:
         found = [file for file in _FILES if file in files and not (files[file] and file in _FILES_ONLY)]
         if files.get("model.savedmodel") or files.get("model.graphdef") is False:
@@ -103,6 +104,7 @@ class Subject:
         completes: the backend may fill in types and dims that are missing, which only its files could tell.
         release: of Triton; None for any.
         gpu: False where the repository is known to be served without one.
+        backends: those of the server, where they are known.
     """
 
     config: Any
@@ -113,6 +115,7 @@ class Subject:
     completes: bool = False
     release: Release | None = None
     gpu: bool | None = None
+    backends: tuple[str, ...] = ()
 
     @property
     def backend(self) -> str:

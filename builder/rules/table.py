@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from builder.releases import Release
-from builder.rules import batch_tensors, batching, ensembles, groups, identity, policies, sequences, tensors, warmup
+from builder.rules import (
+    advice,
+    batch_tensors,
+    batching,
+    ensembles,
+    groups,
+    identity,
+    policies,
+    sequences,
+    server,
+    tensors,
+    warmup,
+)
 from builder.rules.rule import Hit, Rule
 from builder.rules.subject import ConfigRule, Subject, served_by
 
@@ -20,6 +32,8 @@ CONFIG_RULES: tuple[ConfigRule, ...] = (
     *warmup.RULES,
     *policies.RULES,
     *ensembles.RULES,
+    *server.RULES,
+    *advice.RULES,
 )
 
 _COMPLETING = ("tensorrt", "openvino", "tensorflow", "dali", "fil", "vllm", "tensorrtllm")

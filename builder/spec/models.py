@@ -50,7 +50,7 @@ from builder.spec.tuning_parts import Optimization, TensorOptions
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
-from builder.variants import ASKED, ENSEMBLE, FASTEST, PYTHON, VARIANTS, is_servable
+from builder.variants import ASKED, ENSEMBLE, FASTEST, FUSED, PYTHON, VARIANTS, is_servable
 from serving.errors import Problem
 
 __all__ = [
@@ -77,7 +77,6 @@ __all__ = [
 TensorName = Annotated[str, AfterValidator(tensor_name)]
 OPENVINO_OPSET = 20
 """What OpenVINO 2025.4, that of onnxruntime-openvino 1.24, knows whole: the Attention of opset 23 it does not."""
-_NOT_OF_ENSEMBLES = ("instances",)
 _NEED_SAMPLES = ("int8", "int8-weights", "int4-weights")
 
 
@@ -223,7 +222,11 @@ class ModelSpec(Part):
             return data
         source = data.get("source")
         if "ensemble" in data and source is None:
-            return {**data, "variants": (ENSEMBLE.name,)}
+            ensemble = data["ensemble"]
+            fuse = ensemble.get("fuse", False) if isinstance(ensemble, dict) else False
+            if fuse == "auto":
+                return {**data, "variants": (ENSEMBLE.name, FUSED.name), "serve": data.get("serve", FASTEST)}
+            return {**data, "variants": (FUSED.name if fuse is True else ENSEMBLE.name,)}
         if isinstance(source, dict) and "python_model" in source:
             return {**data, "variants": (PYTHON.name,)}
         return data
@@ -277,17 +280,21 @@ class ModelSpec(Part):
 
     def _kind_findings(self) -> Iterator[Finding]:
         """What is asked of an ensemble or of a Python class and is for models that are converted."""
-        as_it_is = {"ensemble": ENSEMBLE.name, "python_model": PYTHON.name}.get(self.kind)
-        given = self.model_fields_set - ({"variants"} if self.variants == (as_it_is,) else set())
-        if as_it_is is None:
+        given = self.model_fields_set - ({"variants"} if not set(self.variants) & set(ASKED) else set())
+        if self.kind not in ("ensemble", "python_model"):
             for index, name in enumerate(self.variants):
                 if name not in ASKED:
                     fix = "leave `variants` out: a Python class, or an ensemble, is built in one way"
                     yield Finding(f"{name!r} cannot be asked for", ", ".join(ASKED), fix=fix, path=("variants", index))
             return
         what_it_is = "an ensemble" if self.kind == "ensemble" else "a Python class"
-        for key in ("variants", "required", "serve", "precision", "engine", "export", "load", *_NOT_OF_ENSEMBLES):
-            if key in given and (self.kind == "ensemble" or key not in _NOT_OF_ENSEMBLES):
+        keys = {"variants", "required", "serve", "precision", "engine", "export", "load", "instances", "warmup"}
+        if self.kind == "python_model" or FUSED.name in self.variants:
+            keys -= {"instances", "warmup"}
+        if len(self.variants) > 1:
+            keys -= {"serve", "load"}
+        for key in sorted(keys):
+            if key in given:
                 fix = f"take it out, or write it at a step: {what_it_is} is served as it is"
                 yield Finding(f"`{key}` is not for {what_it_is}", fix=fix, path=(key,))
 

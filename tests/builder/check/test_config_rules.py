@@ -6,6 +6,7 @@ pytest.importorskip("tritonclient", reason="tritonclient carries the ModelConfig
 
 from google.protobuf import text_format
 
+from builder.releases import RELEASES
 from builder.rules import CONFIG_RULES, Subject, completes, served_by
 from builder.triton_fields import model_config_class
 
@@ -22,7 +23,12 @@ def fired(rule_id, text, **kwargs):
     return list(look(Subject(config, served, **kwargs)))
 
 
-NAMED = {"name-differs": {"name": "encoder"}}
+NAMED = {
+    "name-differs": {"name": "encoder"},
+    "field-newer-than-server": {"release": RELEASES["24.10"]},
+    "backend-not-in-server": {"release": RELEASES["26.09"]},
+    "kind-gpu-on-cpu-server": {"gpu": False},
+}
 
 
 @pytest.mark.parametrize("rule", [rule for rule, _ in CONFIG_RULES], ids=lambda rule: rule.id)
@@ -43,7 +49,7 @@ def test_every_hit_says_what_and_how_and_leads_to_a_field(rule):
     config = parsed(rule.bad)
     for hit in fired(rule.id, rule.bad, **NAMED.get(rule.id, {})):
         assert hit.message and hit.fix
-        assert hit.path and hit.path[0] in config.DESCRIPTOR.fields_by_name
+        assert hit.path and hit.path[0] in config.DESCRIPTOR.fields_by_name  # else it has no line
 
 
 def test_no_good_example_is_refused_by_another_rule_of_its_own_file():

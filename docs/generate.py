@@ -92,6 +92,8 @@ def _kind(node: dict[str, Any], anchors: dict[str, str]) -> str:
         choices = [f"`{choice}`" for choice in node["enum"]]
         return f"{choices[0]} to {choices[-1]}" if len(choices) > 9 else ", ".join(choices)
     kind = node.get("type", "")
+    if isinstance(kind, list):
+        return " or ".join(_kind({"type": each}, anchors) for each in kind)
     if kind == "array":
         return f"list of {_kind(node['items'], anchors)}"
     if kind == "object":

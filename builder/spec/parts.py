@@ -97,6 +97,23 @@ _ONNX_SCHEMA = {
 }
 
 
+class OneOrMore:
+    """For the JSON schema of a list: one entry alone stands for a list of it.
+
+    Args:
+        text: whether a name alone stands for an entry with that name.
+    """
+
+    def __init__(self, *, text: bool = False) -> None:
+        self._text = text
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Called by pydantic."""
+        found = dict(handler(core_schema))
+        one = [*([{"type": "string"}] if self._text else []), found["items"]]
+        return {"anyOf": [*one, {**found, "items": {"anyOf": one} if self._text else found["items"]}]}
+
+
 class Part(BaseModel):
     """What every part has in common: unknown keys are refused, and nothing changes once it is read."""
 

@@ -85,7 +85,7 @@ def _control(value: Any) -> Any:
 _CONTROL_SCHEMA = {
     "anyOf": [
         {"enum": list(CONTROLS)},
-        {"type": "object", "additionalProperties": {"type": "array", "minItems": 2, "maxItems": 2}},
+        {"type": "object", "additionalProperties": {"type": "array", "items": {"type": ["number", "boolean"]}}},
     ]
 }
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
 from builder.findings import Finding, Findings, did_you_mean, refuse
-from builder.spec.parts import Part, no_boolean
+from builder.spec.parts import OneOrMore, Part, no_boolean
 
 DEFAULT_MAX_BATCH = 8
 MAX_UINT64 = 2**64 - 1
@@ -294,8 +294,8 @@ def _increasing(buckets: tuple[float, ...]) -> tuple[float, ...]:
     return buckets
 
 
-Groups = Annotated[tuple[Instances, ...], BeforeValidator(_listed)]
-Agents = Annotated[tuple[Agent, ...], BeforeValidator(_agents)]
+Groups = Annotated[tuple[Instances, ...], BeforeValidator(_listed), OneOrMore()]
+Agents = Annotated[tuple[Agent, ...], BeforeValidator(_agents), OneOrMore(text=True)]
 _Bound = Annotated[float, BeforeValidator(no_boolean), Field(allow_inf_nan=False)]
 Buckets = Annotated[tuple[_Bound, ...], Field(min_length=1), AfterValidator(_increasing)]
 HostName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from builder.findings import Finding, Findings, did_you_mean
-from builder.spec.parts import Part
+from builder.spec.parts import OneOrMore, Part
 from builder.spec.serving_parts import MAX_UINT32, Text
 from builder.tensors import Interface
 
@@ -160,7 +160,7 @@ def _named(value: Any) -> Any:
     return tuple({"name": entry} if isinstance(entry, str) else entry for entry in entries)
 
 
-Accelerators = Annotated[tuple[Accelerator, ...], BeforeValidator(_named)]
+Accelerators = Annotated[tuple[Accelerator, ...], BeforeValidator(_named), OneOrMore(text=True)]
 
 
 class Optimization(Part):

@@ -127,6 +127,11 @@ def platform_backend_pair(subject: Subject) -> Iterator[Hit]:
     if config.platform == ENSEMBLE and config.backend:
         yield Hit(f"an ensemble has no backend, this one has `{config.backend}`", "take `backend` out", ("backend",))
         return
+    if config.platform == ENSEMBLE and served.backend:
+        path = ("default_model_filename",)
+        message = f"an ensemble has no file, and `{config.default_model_filename}` makes it a model of {served.backend}"
+        yield Hit(message, "take `default_model_filename` out", path)
+        return
     allowed = _PLATFORM_OF.get(served.backend)
     if served.backend == "pytorch" and served.platform == "torch_aoti":
         return  # served by releases that know it; which ones is for the rule of the fields

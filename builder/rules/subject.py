@@ -70,10 +70,11 @@ def served_by(config: Any, files: Mapping[str, bool] | None = None, name: str = 
         name: of the model's folder: ``model.NAME`` names a backend of one's own.
     """
     backend, platform, filename = config.backend, config.platform, config.default_model_filename
-    if platform == ENSEMBLE and not backend:
+    if platform == ENSEMBLE and not backend and not _FILES.get(filename):
         return Served("", ENSEMBLE, "")
     if not backend:
-        backend = _PLATFORMS.get(platform, "") or _FILES.get(filename, "")
+        named = (_PLATFORMS.get(platform, ""), _FILES.get(filename, ""))
+        backend = next((known for known in BACKENDS if known in named), named[0])  # the first that either says
     if not backend and not platform and not filename and files is not None:
         found = [file for file in _FILES if file in files and not (files[file] and file in _FILES_ONLY)]
         if files.get("model.savedmodel") or files.get("model.graphdef") is False:

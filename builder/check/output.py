@@ -29,9 +29,9 @@ def as_text(found: Sequence[Found], models: int, style: Any) -> str:
     """
     lines = []
     for model, group in groupby(found, key=lambda one: one.model):
-        lines.append(style(model or "the repository", "bold"))
+        lines.append(style(_plain(model) or "the repository", "bold"))
         for one in group:
-            place = one.file + (f":{one.line}" if one.line else "")
+            place = _plain(one.file) + (f":{one.line}" if one.line else "")
             lines.append(f"  {style(one.severity, COLOURS[one.severity])} [{one.rule}] {_plain(one.message)}")
             lines.append(f"      {place}")
             lines.append(f"      fix: {_plain(one.fix)}")
@@ -83,7 +83,7 @@ def _plain(text: str) -> str:
 
 
 def _value(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _plain(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -12,6 +12,7 @@ from builder.reference import Runner, reference_runner
 from builder.spec import Ensemble, ModelSpec, Spec
 from builder.spec.ensembles import target_of
 from builder.tensors import Dim, Interface, TensorSpec
+from builder.variants import VARIANTS
 
 if TYPE_CHECKING:
     from builder.ensemble.graph import EnsembleGraph, Port, StepModel
@@ -37,7 +38,7 @@ def batch_limit(model: ModelSpec, interface: Interface) -> int:
 
 
 def sized_by_values(interface: Interface) -> frozenset[str]:
-    """Outputs whose shape those of the inputs do not say: what is padded to the longest of a batch depends on company."""
+    """Outputs whose shape the inputs do not say: what is padded to the longest of a batch depends on its company."""
     known = {dim.name for tensor in interface.inputs for dim in tensor.dims}
     return frozenset(
         tensor.name
@@ -147,8 +148,11 @@ def _step_model(spec: Spec, name: str, loaded: Loaded) -> StepModel:
         return step_model_of_interface(name, loaded.interface, max_batch_size=loaded.graph.max_batch_size)
     target = target_of(spec.models, name)
     assert target is not None
-    limit = batch_limit(spec.models[target[0]], loaded.interface)
-    return step_model_of_interface(name, loaded.interface, max_batch_size=limit)
+    model = spec.models[target[0]]
+    made = target[1] or model.served
+    kind = VARIANTS[made].format if made in VARIANTS else "onnx"  # the fastest of several is one of them
+    limit = batch_limit(model, loaded.interface)
+    return step_model_of_interface(name, loaded.interface, max_batch_size=limit, format=kind)
 
 
 def _tensor(port: Port) -> TensorSpec:

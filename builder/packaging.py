@@ -70,7 +70,7 @@ def _ensemble(build: Build, loaded: Composition) -> Result:
 
     steps, repository = {}, build.subject.spec.repository
     for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         manifest = ModelFolder(repository, model).manifest(version)
         steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
     coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
@@ -101,7 +101,7 @@ def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
         return EnsembleRunner(loaded.graph, {k: _runner(build, loaded.parts[k], names[k]) for k in names})
     if isinstance(loaded, PythonClass):
         return loaded.runner
-    folder = ModelFolder(build.subject.spec.repository, model).folder(_version_of(build, model))
+    folder = ModelFolder(build.subject.spec.repository, model).folder(version_of(build, model))
     if not (folder / "model.onnx").exists():
         raise EnsembleError(
             f"step {model} is an engine, and what it loses cannot be measured in this process",
@@ -147,7 +147,7 @@ def answers_of_steps(build: Build) -> Answers:
     return Answers(anew(known.cases), anew(known.golden), anew(known.together))
 
 
-def _version_of(build: Build, model: str) -> int:
+def version_of(build: Build, model: str) -> int:
     """The version of a step that the ensemble will be served with.
 
     Raises:
@@ -169,7 +169,7 @@ def _version_of(build: Build, model: str) -> int:
 def stage_steps(build: Build) -> None:
     """Let the verifying server find the models of the steps: links to what is published, with its configuration."""
     for model in _models_of(build):
-        version = _version_of(build, model)
+        version = version_of(build, model)
         published = ModelFolder(build.subject.spec.repository, model)
         staged = build.work.repository / model
         if staged.is_dir() and [entry.name for entry in staged.iterdir() if entry.is_dir()] == [str(version)]:

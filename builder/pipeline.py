@@ -12,6 +12,7 @@ from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Stage, seed
 from builder.config import decide
+from builder.config_files import checksums_of, warmup_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
 from builder.loaded import Composition, OnnxFile, PythonClass, TorchModule
@@ -19,7 +20,7 @@ from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
 from builder.results import Result, made_result, plain_interface
-from builder.variants import VARIANTS
+from builder.variants import ENSEMBLE, FUSED, VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases
 from builder.verify.serve import CONCURRENT_REQUESTS
@@ -80,6 +81,12 @@ def _package(build: Build, of: str) -> Result:
     return package(build)
 
 
+def _fuse(build: Build, of: str) -> Result:
+    from builder.fusing import fuse
+
+    return fuse(build)
+
+
 def _parity(build: Build, of: str) -> Result:
     """The exported graph, or a variant's, against the original; as far as this machine's ONNX Runtime can run it."""
     from builder.variant_stages import runner_of
@@ -130,6 +137,7 @@ def _engine(build: Build, of: str) -> Result:
 def _config(build: Build, of: str) -> Result:
     subject, variant = build.subject, build.variant_of(of)
     artifact = build.artifact(variant)
+    rows, made = warmup_of(build, of, artifact)
     config = decide(
         build.name_of(of),
         subject.model,
@@ -138,11 +146,13 @@ def _config(build: Build, of: str) -> Result:
         fields=build.fields(variant),
         sizes=build.kept["samples"].data["sizes"],
         folder=subject.spec.folder,
+        rows=rows,
+        checksums=checksums_of(build, artifact, made),
     )
-    labels = {name: sha256_of(file) for name, file in config.labels.items()}
+    files = {name: sha256_of(file) for name, file in {**config.copies, **made}.items()}
     identity = publish.config_identity(config, build.header)
-    data = {"config": config.as_dict(subject.spec.folder), "labels": labels, "identity": identity}
-    return Result(data, digest=digest_of([identity, labels]))
+    data = {"config": config.as_dict(subject.spec.folder), "files": files, "identity": identity}
+    return Result(data, {path.name: path for path in made.values()}, digest_of([identity, files]))
 
 
 def _contract(build: Build, of: str) -> Result:
@@ -163,11 +173,12 @@ def _serve(build: Build, of: str) -> Result:
     variant, answers = build.variant_of(of), build.answers
     artifact = build.artifact(variant)
     interface, precision = artifact.interface, artifact.precision
-    if artifact.format == "ensemble" and precision != "fp32":
+    if variant in (ENSEMBLE, FUSED) and precision != "fp32":
         from builder.packaging import answers_of_steps
 
-        # How far the steps are from their originals was judged; what the server adds to that is nothing.
-        answers, precision = answers_of_steps(build), "fp32"
+        # How far the steps are from their originals was judged. Here they are held against themselves, loosely all the
+        # same: dynamic int8 takes its scale from whatever the server puts into one batch.
+        answers = answers_of_steps(build)
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)
@@ -190,6 +201,7 @@ STAGES: dict[str, Stage] = {
     "baseline": _baseline,
     "export": _export,
     "package": _package,
+    "fuse": _fuse,
     "precision": _precision,
     "parity": _parity,
     "accuracy": _accuracy,

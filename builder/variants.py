@@ -52,9 +52,10 @@ ASKED: dict[str, Variant] = {variant.name: variant for variant in _rows()}
 
 PYTHON = Variant("python", "python", "fp32", "cpu")
 ENSEMBLE = Variant("ensemble", "ensemble", "fp32", "cpu")
-"""What a Python class and an ensemble are built as: there is one way only, and nobody asks for it."""
+FUSED = Variant("fused", "onnx", "fp32", "cpu")
+"""What a Python class is built as, and an ensemble: as its steps, or as one graph. `variants` cannot ask for them."""
 
-VARIANTS: dict[str, Variant] = {**ASKED, PYTHON.name: PYTHON, ENSEMBLE.name: ENSEMBLE}
+VARIANTS: dict[str, Variant] = {**ASKED, **{variant.name: variant for variant in (PYTHON, ENSEMBLE, FUSED)}}
 
 
 def is_servable(variant: Variant) -> bool:

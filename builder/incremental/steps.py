@@ -10,7 +10,7 @@ from builder.incremental import keys
 from builder.incremental.cache import Record
 from builder.incremental.keys import Inputs, Subject
 from builder.spec import ModelSpec
-from builder.variants import FASTEST, VARIANTS, Variant, is_servable
+from builder.variants import FASTEST, FUSED, VARIANTS, Variant, is_servable
 
 FAILED = "failed"
 _OF_A_MODEL = ("config", "contract", "serve")
@@ -89,6 +89,8 @@ def artifact_step(variant: str) -> str:
     row = VARIANTS[variant]
     if row.format in ("python", "ensemble"):
         return "package"
+    if row is FUSED:
+        return "fuse"
     if row.format == "plan":
         return name_of("engine", variant)
     return "export" if row.precision == "fp32" else name_of("precision", variant)
@@ -115,33 +117,48 @@ def steps_of(subject: Subject) -> tuple[Step, ...]:
     if measured and any(VARIANTS[name].precision == "fp32" for name in subject.variants):
         steps.append(Step("accuracy", keys.of_accuracy, ("export", "baseline"), True))
     for name in subject.variants:
-        steps += _steps_of_variant(name, measured)
-        if not model.is_alone and is_servable(VARIANTS[name]):
-            steps += _steps_to_serve(name, artifact_step(name), name)
-    if model.served == FASTEST:
-        entrants = [name for name in subject.variants if is_servable(VARIANTS[name])]
-        after = ["reference", *(name_of("serve", name) for name in entrants)]
-        after += [name_of("accuracy", name) for name in entrants if VARIANTS[name].precision != "fp32"]
-        steps += [Step("choose", keys.of_choose, tuple(after)), *_steps_to_serve("", "choose", "")]
-    elif model.served in subject.variants:
-        steps += _steps_to_serve("", artifact_step(model.served), "" if model.is_alone else model.served)
-    return tuple(steps)
+        steps += [*_steps_of_variant(name, measured), *_steps_of_its_own_model(subject, name)]
+    return (*steps, *_steps_of_the_plain_name(subject))
 
 
 def _steps_as_it_is(subject: Subject) -> tuple[Step, ...]:
     """The steps of a Python class, and of an ensemble: nothing is converted."""
-    made, model = artifact_step(subject.model.served), subject.model
+    model = subject.model
     measured = model.ensemble is not None and model.evaluate is not None
-    judged = (made, "samples", "reference", *(("baseline",) if measured else ()))
-    return (
+    judged = ("package", "samples", "reference", *(("baseline",) if measured else ()))
+    steps = [
         Step("source", keys.of_source, (), True),
         Step("samples", keys.of_samples, () if model.inputs else ("source",), True),
         Step("reference", keys.of_reference, ("source", "samples"), True),
         *([Step("baseline", keys.of_baseline, ("source",), True)] if measured else []),
-        Step(made, keys.of_package, ("source",), True),
-        *([Step("accuracy", keys.of_agreement, judged, True)] if model.ensemble is not None else []),
-        *_steps_to_serve("", made, ""),
-    )
+        Step("package", keys.of_package, ("source",), True),
+    ]
+    if model.ensemble is not None:
+        steps.append(Step("accuracy", keys.of_agreement, judged, True))
+    if FUSED.name in model.variants:
+        steps.append(Step("fuse", keys.of_fuse, ("package", "reference"), True))
+    own = [step for name in subject.variants for step in _steps_of_its_own_model(subject, name)]
+    return (*steps, *own, *_steps_of_the_plain_name(subject))
+
+
+def _steps_of_its_own_model(subject: Subject, variant: str) -> list[Step]:
+    """What makes a variant a model of its own, where there are several."""
+    if subject.model.is_alone or not is_servable(VARIANTS[variant]):
+        return []
+    return _steps_to_serve(variant, artifact_step(variant), variant)
+
+
+def _steps_of_the_plain_name(subject: Subject) -> list[Step]:
+    """What chooses the variant that is served under the plain name, and makes a model of it."""
+    model = subject.model
+    if model.served == FASTEST:
+        entrants = [name for name in subject.variants if is_servable(VARIANTS[name])]
+        after = ["reference", *(name_of("serve", name) for name in entrants)]
+        after += [name_of("accuracy", name) for name in entrants if VARIANTS[name].precision != "fp32"]
+        return [Step("choose", keys.of_choose, tuple(after)), *_steps_to_serve("", "choose", "")]
+    if model.served in subject.variants:
+        return _steps_to_serve("", artifact_step(model.served), "" if model.is_alone else model.served)
+    return []
 
 
 def _steps_of_variant(name: str, measured: bool) -> list[Step]:

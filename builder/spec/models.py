@@ -31,25 +31,26 @@ from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.ensembles import ensemble_findings
 from builder.spec.parts import (
     SOURCE_KINDS,
-    Batch,
     Callable,
     Dependency,
     Evaluate,
     Export,
     FileText,
-    Instances,
     Part,
     ServedName,
     Source,
     TensorText,
     VariantName,
-    Warmup,
 )
 from builder.spec.problems import in_order, spelled, validated
+from builder.spec.sequence_parts import Sequence
+from builder.spec.serving_checks import serving_findings
+from builder.spec.serving_parts import Agents, Batch, Buckets, Groups, HostName, Instances, Text, Versions, Warmup
+from builder.spec.tuning_parts import Optimization, TensorOptions
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
-from builder.variants import ASKED, ENSEMBLE, FASTEST, PYTHON, VARIANTS, is_servable
+from builder.variants import ASKED, ENSEMBLE, FASTEST, FUSED, PYTHON, VARIANTS, is_servable
 from serving.errors import Problem
 
 __all__ = [
@@ -76,7 +77,6 @@ __all__ = [
 TensorName = Annotated[str, AfterValidator(tensor_name)]
 OPENVINO_OPSET = 20
 """What OpenVINO 2025.4, that of onnxruntime-openvino 1.24, knows whole: the Attention of opset 23 it does not."""
-_NOT_OF_ENSEMBLES = ("instances",)
 _NEED_SAMPLES = ("int8", "int8-weights", "int4-weights")
 
 
@@ -111,9 +111,22 @@ class ModelSpec(Part):
         precision: how variants in fp16, bf16 and int8 are made.
         engine: how TensorRT engines are built.
         labels: output: a text file with one label a line, which is copied, and `label_filename` set.
-        instances: how many copies run side by side; by default Triton decides.
+        instances: how many copies run side by side; by default Triton decides. One mapping, or a list of them.
+        sequence: requests belong to sequences, each of which stays with one instance; replaces dynamic batching.
+        tensors: name: what Triton is to know of it beside its type and shape.
+        versions: `latest`, `latest N`, `all`, or a list of numbers; by default the version that is published last, or
+            rolled back to, alone.
         warmup: what is run before the model is called ready; by default nothing.
         response_cache: answer equal requests from the cache, where the server has one.
+        optimization: what the backend does to run it faster.
+        decoupled: a request may have any number of answers, or none.
+        parameters: name: text, for the backend.
+        metric_tags: name: text, labels that the model's metrics get.
+        metrics: family: the buckets of its histogram, such as `nv_inference_first_response_histogram_ms: [1, 10, 100]`.
+        operations: libraries with custom operations, as the backend finds them.
+        agents: repository agents, `checksum` or a list of names or `{name, parameters}`.
+        hosts: name: fields as under `config`, for servers that are started with `--model-config-name=NAME`; written as
+            `configs/NAME.pbtxt`, a whole configuration.
         export: how ONNX is made.
         depends: what else the result depends on, beyond the files that the spec names and the modules they import:
             globs relative to the spec's folder (`vocab.txt`, `data/**/*.csv`; absolute and `..` allowed; a folder
@@ -138,9 +151,20 @@ class ModelSpec(Part):
     precision: Precision = Precision()
     engine: Engine = Engine()
     labels: dict[str, FileText] = Field({})
-    instances: Instances | None = None
+    instances: Groups = ()
+    sequence: Sequence | None = None
+    tensors: dict[Text, TensorOptions] = Field({})
+    versions: Versions | None = None
     warmup: Warmup | None = None
     response_cache: StrictBool = False
+    optimization: Optimization | None = None
+    decoupled: StrictBool = False
+    parameters: dict[Text, str] = Field({})
+    metric_tags: dict[Text, str] = Field({})
+    metrics: dict[Text, Buckets] = Field({})
+    operations: tuple[Text, ...] = ()
+    agents: Agents = ()
+    hosts: dict[HostName, dict[str, Any]] = Field({})
     export: Export = Export()
     depends: tuple[Dependency, ...] = ()
     config: dict[str, Any] = Field({})
@@ -198,7 +222,11 @@ class ModelSpec(Part):
             return data
         source = data.get("source")
         if "ensemble" in data and source is None:
-            return {**data, "variants": (ENSEMBLE.name,)}
+            ensemble = data["ensemble"]
+            fuse = ensemble.get("fuse", False) if isinstance(ensemble, dict) else False
+            if fuse == "auto":
+                return {**data, "variants": (ENSEMBLE.name, FUSED.name), "serve": data.get("serve", FASTEST)}
+            return {**data, "variants": (FUSED.name if fuse is True else ENSEMBLE.name,)}
         if isinstance(source, dict) and "python_model" in source:
             return {**data, "variants": (PYTHON.name,)}
         return data
@@ -220,7 +248,7 @@ class ModelSpec(Part):
             what = what if self.source else "`source` is missing; an ensemble has `ensemble` in its place"
             fix = "keep one of them" if self.source else 'for example source: {python: "model.py:load"}'
             raise Findings([Finding(what, "exactly one of `source` and `ensemble`", fix=fix)])
-        found = [*self._kind_findings(), *self._completeness(), *self._tensor_findings()]
+        found = [*self._kind_findings(), *self._completeness(), *self._tensor_findings(), *serving_findings(self)]
         found += [Finding(f.what, f.expected, f.got, f.fix, ("labels", *f.path)) for f in label_files(self.labels)]
         if found:
             raise Findings(found)
@@ -252,17 +280,21 @@ class ModelSpec(Part):
 
     def _kind_findings(self) -> Iterator[Finding]:
         """What is asked of an ensemble or of a Python class and is for models that are converted."""
-        as_it_is = {"ensemble": ENSEMBLE.name, "python_model": PYTHON.name}.get(self.kind)
-        given = self.model_fields_set - ({"variants"} if self.variants == (as_it_is,) else set())
-        if as_it_is is None:
+        given = self.model_fields_set - ({"variants"} if not set(self.variants) & set(ASKED) else set())
+        if self.kind not in ("ensemble", "python_model"):
             for index, name in enumerate(self.variants):
                 if name not in ASKED:
                     fix = "leave `variants` out: a Python class, or an ensemble, is built in one way"
                     yield Finding(f"{name!r} cannot be asked for", ", ".join(ASKED), fix=fix, path=("variants", index))
             return
         what_it_is = "an ensemble" if self.kind == "ensemble" else "a Python class"
-        for key in ("variants", "required", "serve", "precision", "engine", "export", "load", *_NOT_OF_ENSEMBLES):
-            if key in given and (self.kind == "ensemble" or key not in _NOT_OF_ENSEMBLES):
+        keys = {"variants", "required", "serve", "precision", "engine", "export", "load", "instances", "warmup"}
+        if self.kind == "python_model" or FUSED.name in self.variants:
+            keys -= {"instances", "warmup"}
+        if len(self.variants) > 1:
+            keys -= {"serve", "load"}
+        for key in sorted(keys):
+            if key in given:
                 fix = f"take it out, or write it at a step: {what_it_is} is served as it is"
                 yield Finding(f"`{key}` is not for {what_it_is}", fix=fix, path=(key,))
 
@@ -300,14 +332,6 @@ class ModelSpec(Part):
                 what = f"{name!r} is text, and torch has no tensors of text"
                 fix = "turn text into numbers in a step before the model: a `python_model`, or an `onnx` source"
                 found.append(Finding(what, fix=fix, path=(side, name)))
-        if self.warmup is None or not declared.outputs:
-            return found
-        limit = self.batch.max if declared.batches and self.batch.max else 1
-        for index, size in enumerate(self.warmup.batch_sizes):
-            if size > limit:
-                what = f"warmup with {size}, beyond the largest batch"
-                expected = f"at most {limit} ({'batch.max' if declared.batches else 'the model does not batch'})"
-                found.append(Finding(what, expected, path=("warmup", "batch_sizes", index)))
         return found
 
 

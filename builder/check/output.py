@@ -61,7 +61,7 @@ def as_annotations(found: Sequence[Found]) -> str:
 
 def explanation(rule: Rule, style: Any) -> str:
     """A rule's page section, for the terminal."""
-    parts = [f"{style(rule.id, 'bold')} ({style(rule.severity, COLOURS[rule.severity])})", _sentence(rule.title)]
+    parts = [f"{style(rule.id, 'bold')} ({style(rule.severity, COLOURS[rule.severity])})", sentence(rule.title)]
     parts += ["", rule.reason, "", f"fix: {rule.fix}"]
     for label, example in (("bad", rule.bad), ("good", rule.good)):
         if example:
@@ -69,8 +69,11 @@ def explanation(rule: Rule, style: Any) -> str:
     return "\n".join(parts)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+def sentence(title: str) -> str:
+    """A rule's title with a capital, unless a name of the configuration comes first, and a full stop."""
+    first = title.split(" ")[0]
+    plain = not set(first) & set("._")
+    return (title[:1].upper() if plain else title[:1]) + title[1:].rstrip(".") + "."
 
 
 def _many(count: int, noun: str) -> str:

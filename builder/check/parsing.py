@@ -83,7 +83,11 @@ def parse(text: str, file: str = "config.pbtxt") -> tuple[Any | None, Problems]:
 def _problems(text: str, error: Any, file: str) -> Problems:
     root = tree_of(text)
     found = []
+    said: set[tuple[str, int]] = set()  # a list of an unknown name is one mistake
     for rule, node, message, fix in _walk(root, model_config_class().DESCRIPTOR):
+        if rule is FIELD and (message, node.line) in said:
+            continue
+        said.add((message, node.line))
         found.append((rule, Hit(f"{message} (column {node.column})", fix, file=file, line=node.line)))
         if len(found) == _MOST:
             break

@@ -11,7 +11,9 @@ pytest.importorskip("tritonclient", reason="tritonclient carries the ModelConfig
 
 import builder.triton_fields
 from builder.check import all_rules
+from builder.check.target import server_of
 from builder.cli_check import app
+from serving.runtime import ONNXRUNTIME, TRITON
 from serving.terminal import run
 
 GOOD = """backend: "python"
@@ -108,6 +110,12 @@ def test_config_only_judges_as_if_the_files_were_there(tmp_path, capsys):
 def test_the_server_is_what_it_is_judged_for(tmp_path, capsys, server, status):
     folder = repository(tmp_path, m=GOOD + "instance_group [ { kind: KIND_GPU } ]\n")
     assert check(capsys, folder, "--server", server)[0] == status
+
+
+def test_the_embedded_server_takes_what_its_own_onnx_runtime_takes():
+    """It is an old core with a new ONNX Runtime behind it."""
+    release = server_of("embedded").release
+    assert (release.server, release.onnxruntime) == (TRITON, ONNXRUNTIME)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_model_without_a_version_is_refused(tmp_path):
     model(tmp_path, versions=("01",))
     judged = check_repositories([tmp_path]).found
     assert [(one.rule, one.file, one.line) for one in judged] == [("version-none", str(tmp_path / "m"), None)]
-    assert "the folders 01 are none" in judged[0].message
+    assert "there are only 01" in judged[0].message
 
 
 def test_folders_that_are_passed_over_are_a_warning(tmp_path):

@@ -11,7 +11,7 @@ EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/eff
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \
-	update-bench precision-bench coverage-bench gpu-bench
+	update-bench precision-bench coverage-bench gpu-bench differential
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -66,6 +66,9 @@ gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVID
 
 bench: install ## the embedded server against raw onnxruntime (about 6 minutes)
 	$(BIN)/python benchmarks/serving.py
+
+differential: install ## check-repo against the real server: 2,000 mutated repositories (about 25 minutes, less when run again)
+	$(BIN)/python -m benchmarks.differential --write
 
 chaos: install ## kill -9 of build-repo at 100 random moments under a polling Triton (about 10 minutes, more on a busy machine)
 	$(BIN)/python benchmarks/chaos.py --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))

@@ -87,22 +87,22 @@ def opset_of_server(release: str | None, exporter: str) -> int:
     return min(_taken(release), EXPORTER_MAX_OPSET.get(exporter, max(EXPORTER_MAX_OPSET.values())))
 
 
-def opset_taken(release: str | None) -> int:
-    """The newest opset that the server of ``release`` loads, whoever wrote the file.
+def opset_taken(release: str | None, onnxruntime: str = "") -> int:
+    """The newest opset that the server of ``release`` loads, or one with another ``onnxruntime``, whoever wrote the file.
 
     Raises:
         KeyError: the release is not in the table.
     """
-    return _taken(release)
+    return _newest(release, _OPSET_OF_ORT, onnxruntime)
 
 
-def ir_taken(release: str | None) -> int:
-    """The newest IR version of an ONNX file that the server of ``release`` loads.
+def ir_taken(release: str | None, onnxruntime: str = "") -> int:
+    """The newest IR version of an ONNX file that the server of ``release`` loads, or one with another ``onnxruntime``.
 
     Raises:
         KeyError: the release is not in the table.
     """
-    return _newest(release, _IR_OF_ORT)
+    return _newest(release, _IR_OF_ORT, onnxruntime)
 
 
 def image_of(release: str | None) -> str:
@@ -207,6 +207,6 @@ def _taken(release: str | None) -> int:
     return _newest(release, _OPSET_OF_ORT)
 
 
-def _newest(release: str | None, table: _Newest) -> int:
-    version = tuple(int(part) for part in ORT_OF_RELEASE[release or PINNED_RELEASE].split(".")[:2])
+def _newest(release: str | None, table: _Newest, onnxruntime: str = "") -> int:
+    version = tuple(int(part) for part in (onnxruntime or ORT_OF_RELEASE[release or PINNED_RELEASE]).split(".")[:2])
     return max(newest for since, newest in table if version >= since)

@@ -20,6 +20,7 @@ from benchmarks.differential.case import Case
 from benchmarks.differential.generate import cases
 from benchmarks.differential.offline import opinions
 from benchmarks.differential.real import Memory, Verdict, verdicts
+from benchmarks.differential.recorded import record
 from benchmarks.differential.startup import at_startup, suited
 from builder.host import host_facts
 from serving.runtime import ONNXRUNTIME, TRITON, TRITON_RELEASE
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--servers", type=int, default=2, help="how many servers at once")
+    parser.add_argument("--servers", type=int, default=4, help="how many servers at once")
     parser.add_argument("--kind", action="append", help="only these kinds of mutation")
     parser.add_argument("--memory", type=Path, default=ROOT / ".build/differential/verdicts.jsonl")
     parser.add_argument("--write", action="store_true", help=f"write the table into {REPORT.relative_to(ROOT)}")
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n=== {pair.case.kind}, {pair.case.seed}, {sorted(pair.case.files)}\n{pair.case.text()}")
             print(f"--- server: {pair.server}\n--- check-repo: {pair.offline}")
     if options.write:
+        record(server)
         _write(lines)
     whole = compare.counted(compare.compared(pairs)).holds and not compare.unexplained(pairs)
     return 0 if whole and not any(pair.offline.broken for pair in pairs) else 1

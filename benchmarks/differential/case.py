@@ -84,7 +84,7 @@ class Case:
     @property
     def key(self) -> str:
         """The content as a hash: equal for equal repositories."""
-        return _digest(self.files)
+        return _digest(self.files)[:20]
 
     def names(self) -> dict[str, str]:
         """The name on disk of each model: its content's hash in it, so that equal models have equal names.

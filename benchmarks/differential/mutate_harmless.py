@@ -144,7 +144,7 @@ def files_added(case: Case, rng: random.Random) -> Case | None:
         (f"{model}/1/notes.txt", b"x"),
         (f"{model}/1/weights.onnx.data", b"\0" * 9),
         (f"{model}/docs/", b""),
-        (f"{model}/configs/fast.pbtxt", b"max_batch_size: 1\n"),
+        (f"{model}/configs/fast.pbtxt", case.files.get(f"{model}/config.pbtxt", b"max_batch_size: 4\n")),
         (f"{model}/.hidden", b""),
         (f"{model}/1/helper.py", b"x = 1\n"),
         (f"{model}/__pycache__/x.pyc", b"\0"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.differential.case import Case
-from serving.runtime import TRITON_RELEASE
+from builder.releases import RELEASES
+from serving.runtime import ONNXRUNTIME, TRITON_RELEASE
 
 INTERNAL = "internal"  # the id of what is found where a rule itself broke
 
@@ -37,10 +38,11 @@ def opinion(case: Case) -> Opinion:
     """Write the case into a folder and check it, for the release that the embedded server is."""
     from builder.check import check_repositories
 
+    release = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)  # what the embedded server has
     with tempfile.TemporaryDirectory(prefix="differential-") as folder:
         case.write(Path(folder))
         try:
-            found = check_repositories([Path(folder)], server=TRITON_RELEASE)
+            found = check_repositories([Path(folder)], release=release).found
         except Exception as error:  # what must never happen is counted, not hidden
             return Opinion((), broken=f"{type(error).__name__}: {error}")
     errors = tuple((one.rule, one.message) for one in found if one.severity == "error")

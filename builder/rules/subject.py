@@ -70,10 +70,11 @@ def served_by(config: Any, files: Mapping[str, bool] | None = None, name: str = 
         name: of the model's folder: ``model.NAME`` names a backend of one's own.
     """
     backend, platform, filename = config.backend, config.platform, config.default_model_filename
-    if platform == ENSEMBLE and not backend:
+    if platform == ENSEMBLE and not backend and not _FILES.get(filename):
         return Served("", ENSEMBLE, "")
     if not backend:
-        backend = _PLATFORMS.get(platform, "") or _FILES.get(filename, "")
+        named = (_PLATFORMS.get(platform, ""), _FILES.get(filename, ""))
+        backend = next((known for known in BACKENDS if known in named), named[0])  # the first that either says
     if not backend and not platform and not filename and files is not None:
         found = [file for file in _FILES if file in files and not (files[file] and file in _FILES_ONLY)]
         if files.get("model.savedmodel") or files.get("model.graphdef") is False:
@@ -100,9 +101,11 @@ class Subject:
         name: of the model's folder; None where that is not to be looked at.
         files: what the first version's folder holds, True for folders; None where that is not known.
         libraries: backends whose own library lies in the model's folder.
-        completes: the backend may fill in types and dims that are missing, which only its files could tell.
+        completes: the backend may fill in types and dims that are missing; None where that hangs on a python model's
+            code, which is not looked at.
         release: of Triton; None for any.
         gpu: False where the repository is known to be served without one.
+        backends: those of the server, where they are known.
     """
 
     config: Any
@@ -110,9 +113,10 @@ class Subject:
     name: str | None = None
     files: Mapping[str, bool] | None = None
     libraries: frozenset[str] = frozenset()
-    completes: bool = False
+    completes: bool | None = False
     release: Release | None = None
     gpu: bool | None = None
+    backends: tuple[str, ...] = ()
 
     @property
     def backend(self) -> str:

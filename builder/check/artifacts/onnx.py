@@ -191,7 +191,7 @@ def broken(model: ModelOnDisk) -> Iterator[Hit]:
 def opset(model: ModelOnDisk) -> Iterator[Hit]:
     """Opsets that the server does not take."""
     release = model.release.name if model.release else None
-    newest = {"": opset_taken(release), "ai.onnx.ml": 5}
+    newest = {"": opset_taken(release, model.release.onnxruntime if model.release else ""), "ai.onnx.ml": 5}
     for _, path, graph in graphs(model):
         for domain, version in graph.opsets.items():
             if domain in newest and version > newest[domain]:
@@ -204,7 +204,7 @@ def opset(model: ModelOnDisk) -> Iterator[Hit]:
 def ir_version(model: ModelOnDisk) -> Iterator[Hit]:
     """IR versions that the server does not take."""
     release = model.release.name if model.release else None
-    newest = ir_taken(release)
+    newest = ir_taken(release, model.release.onnxruntime if model.release else "")
     for _, path, graph in graphs(model):
         if graph.ir_version > newest:
             name = model.relative(path)

@@ -129,8 +129,7 @@ def test_the_graph_that_prepares_does_as_pillow_does(module_of: ModuleOf) -> Non
         image = Image.fromarray(sample["pixels"])
         expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC), np.float32)
         got = model.prepare()(torch.from_numpy(sample["pixels"][None]))[0].permute(1, 2, 0).numpy() * 128 + 127
-        # Pillow rounds to whole levels and cuts off what overshoots, after each of two passes.
-        assert np.quantile(np.abs(got - expected), 0.99) <= 1.01
+        assert np.abs(got - expected).max() <= 1.01  # Pillow rounds to whole levels, twice
         assert np.abs(got - expected).mean() < 0.5
 
 

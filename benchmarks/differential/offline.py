@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.differential.case import Case
-from builder.releases import RELEASES
-from serving.runtime import ONNXRUNTIME, TRITON_RELEASE
 
 INTERNAL = "internal"  # the id of what is found where a rule itself broke
 
@@ -37,17 +35,18 @@ class Opinion:
 def opinion(case: Case) -> Opinion:
     """Write the case into a folder and check it, for the release that the embedded server is."""
     from builder.check import check_repositories
+    from builder.check.target import EMBEDDED, server_of
 
-    release = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)  # what the embedded server has
+    server = server_of(EMBEDDED)
     with tempfile.TemporaryDirectory(prefix="differential-") as folder:
         case.write(Path(folder))
         try:
-            found = check_repositories([Path(folder)], release=release).found
+            found = check_repositories([Path(folder)], release=server.release, gpu=server.gpu).found
         except Exception as error:  # what must never happen is counted, not hidden
             return Opinion((), broken=f"{type(error).__name__}: {error}")
     errors = tuple((one.rule, one.message) for one in found if one.severity == "error")
     warnings = tuple(sorted({one.rule for one in found if one.severity == "warning"}))
-    return Opinion(errors, warnings, next((message for rule, message in errors if rule == INTERNAL), ""))
+    return Opinion(errors, warnings, next((one.message for one in found if one.rule == INTERNAL), ""))
 
 
 def opinions(cases: Iterable[Case]) -> dict[str, Opinion]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.findings import did_you_mean
 from builder.releases import RELEASES, Release
 from serving.errors import UsageError
+from serving.runtime import ONNXRUNTIME, TRITON_RELEASE
 
 EMBEDDED = "embedded"
-_EMBEDDED_RELEASE = "24.10"
 _CPU = "-cpu"
 
 
@@ -35,7 +35,7 @@ def server_of(text: str | None) -> Server:
     if text is None:
         return Server()
     if text == EMBEDDED:
-        return Server(RELEASES[_EMBEDDED_RELEASE], gpu=False)
+        return Server(replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME), gpu=False)
     name = text.removesuffix(_CPU)
     by_server = {release.server: release for release in RELEASES.values()}
     release = RELEASES.get(name) or by_server.get(name)

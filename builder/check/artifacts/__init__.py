@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 
 from builder.check.artifacts.files import FILE_RULES
 from builder.check.artifacts.onnx import ONNX_RULES
+from builder.check.artifacts.onnx_operators import OPERATOR_RULES
 from builder.check.artifacts.onnx_signature import SIGNATURE_RULES
 from builder.check.model import ModelOnDisk
 from builder.rules.rule import Hit, Rule
 
 ArtifactRule = tuple[Rule, Callable[[ModelOnDisk], Iterable[Hit]]]
 
-ARTIFACT_RULES: tuple[ArtifactRule, ...] = (*FILE_RULES, *ONNX_RULES, *SIGNATURE_RULES)
+ARTIFACT_RULES: tuple[ArtifactRule, ...] = (*FILE_RULES, *ONNX_RULES, *OPERATOR_RULES, *SIGNATURE_RULES)

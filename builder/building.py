@@ -24,6 +24,7 @@ import numpy as np
 from builder import golden
 from builder.artifact import Artifact
 from builder.config import ModelConfig, fields_of, render
+from builder.config.warmup import FOLDER as WARMUP
 from builder.errors import BuildError
 from builder.incremental.answers import Answers
 from builder.incremental.cache import Cache, Record, digest_of
@@ -49,6 +50,7 @@ from builder.reference import Runner, reference_runner
 from builder.repository import publish
 from builder.repository.engines import Bundle, bundle_of
 from builder.repository.manifest import manifest_of
+from builder.repository.places import make_places
 from builder.repository.published import GOLDEN
 from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
@@ -356,7 +358,7 @@ class Build:
     # -- what comes of them -----------------------------------------------------------------------------------------
 
     def stage_files(self, of: str) -> None:
-        """Put the artifact and the label files into the version folder, if they are not there yet."""
+        """Put the artifact and the files that the configuration names into the version folder."""
         folder = self.version_dir(of)
         folder.mkdir(parents=True, exist_ok=True)
         artifact = self.artifact(self.variant_of(of))
@@ -364,12 +366,16 @@ class Build:
             if not (folder / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 _link_or_copy(artifact.path.parent / name, folder / name)
-        for name, file in self.config(of).labels.items():
+        step = name_of("config", of)
+        made = {f"{WARMUP}/{name}": self.folder(step) / name for name in self.kept[step].objects}
+        for name, file in {**self.config(of).copies, **made}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(file.read_bytes())
 
     def stage_model(self, of: str) -> None:
         """What the server reads: the configuration beside the version folder, and what is in that."""
         self.stage_files(of)
+        make_places(self.model_dir(of), self.version_dir(of))
         if self.variant_of(of) is ENSEMBLE:
             from builder.packaging import stage_steps
 

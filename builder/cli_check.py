@@ -88,9 +88,7 @@ def check_repo(
     places = folders or [Path("model_repository")]
     _folders(places)
     try:
-        judged = check_repositories(
-            places, config_only=config_only, release=target.release, gpu=target.gpu, ignore=ignore or ()
-        )
+        judged = check_repositories(places, config_only=config_only, server=target, ignore=ignore or ())
     except MissingDependencyError as error:
         report(error)
         return 2

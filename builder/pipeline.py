@@ -12,6 +12,7 @@ from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Stage, seed
 from builder.config import decide
+from builder.config_files import checksums_of, warmup_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
 from builder.loaded import Composition, OnnxFile, PythonClass, TorchModule
@@ -136,6 +137,7 @@ def _engine(build: Build, of: str) -> Result:
 def _config(build: Build, of: str) -> Result:
     subject, variant = build.subject, build.variant_of(of)
     artifact = build.artifact(variant)
+    rows, made = warmup_of(build, of, artifact)
     config = decide(
         build.name_of(of),
         subject.model,
@@ -144,11 +146,13 @@ def _config(build: Build, of: str) -> Result:
         fields=build.fields(variant),
         sizes=build.kept["samples"].data["sizes"],
         folder=subject.spec.folder,
+        rows=rows,
+        checksums=checksums_of(build, artifact, made),
     )
-    labels = {name: sha256_of(file) for name, file in config.labels.items()}
+    files = {name: sha256_of(file) for name, file in {**config.copies, **made}.items()}
     identity = publish.config_identity(config, build.header)
-    data = {"config": config.as_dict(subject.spec.folder), "labels": labels, "identity": identity}
-    return Result(data, digest=digest_of([identity, labels]))
+    data = {"config": config.as_dict(subject.spec.folder), "files": files, "identity": identity}
+    return Result(data, {path.name: path for path in made.values()}, digest_of([identity, files]))
 
 
 def _contract(build: Build, of: str) -> Result:
@@ -172,8 +176,9 @@ def _serve(build: Build, of: str) -> Result:
     if variant in (ENSEMBLE, FUSED) and precision != "fp32":
         from builder.packaging import answers_of_steps
 
-        # How far the steps are from their originals was judged; what the server adds to that is nothing.
-        answers, precision = answers_of_steps(build), "fp32" if variant is ENSEMBLE else precision
+        # How far the steps are from their originals was judged. Here they are held against themselves, loosely all the
+        # same: dynamic int8 takes its scale from whatever the server puts into one batch.
+        answers = answers_of_steps(build)
 
     def asked(cases: Sequence[Case]) -> list[Case]:
         return as_asked(cases, interface)

@@ -163,7 +163,7 @@ def wanted_of(subject: Subject, decisions: Sequence[Decision]) -> list[Wanted] |
     for of in published_names(subject):
         variant = served_variant(subject.model, of, kept)
         config, artifact = kept[name_of("config", of)], kept[artifact_step(variant.name)]
-        content = publish.Content(None, {**artifact.objects, **config.data["labels"]}, config.data["identity"])
+        content = publish.Content(None, {**artifact.objects, **config.data["files"]}, config.data["identity"])
         name = model_name_of(subject.name, of)
         found.append(Wanted(name, variant.name, content, records_of(kept, of, variant)))
     return found
@@ -267,6 +267,8 @@ def _of_a_variant(step: Key, model: ModelSpec) -> str:
     if step.stage == "precision":
         recipe, precision = model.precision.recipes.get(step.of), VARIANTS[step.of].precision
         return f"bring it to {precision} by {recipe}" if recipe else f"search for a recipe in {precision}"
+    if step.stage == "accuracy" and model.ensemble is not None:
+        return "hold its steps together against their originals, on held-out samples"
     if step.stage == "accuracy" and step.of:
         metric = f"{model.evaluate.python} and " if model.evaluate else ""
         return f"{metric}agreement with fp32 on held-out samples"

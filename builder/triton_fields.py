@@ -93,7 +93,7 @@ def field_findings(config: Mapping[str, Any]) -> list[Finding]:
         try:
             message_of(rest)
         except ValueError as exc:
-            found.append(Finding("`config` is no valid ModelConfig", "one choice where there are several", str(exc)))
+            found.append(Finding("this is no valid ModelConfig", "one choice where there are several", str(exc)))
     return found
 
 

@@ -53,7 +53,7 @@ ASKED: dict[str, Variant] = {variant.name: variant for variant in _rows()}
 PYTHON = Variant("python", "python", "fp32", "cpu")
 ENSEMBLE = Variant("ensemble", "ensemble", "fp32", "cpu")
 FUSED = Variant("fused", "onnx", "fp32", "cpu")
-"""What a Python class and an ensemble are built as, the ensemble as its steps or as one graph: no ``variants`` say it."""
+"""What a Python class is built as, and an ensemble: as its steps, or as one graph. `variants` cannot ask for them."""
 
 VARIANTS: dict[str, Variant] = {**ASKED, **{variant.name: variant for variant in (PYTHON, ENSEMBLE, FUSED)}}
 

@@ -24,10 +24,11 @@ from builder import spec
 from builder.names import MODEL_NAME_PATTERN
 from builder.repository import manifest
 from builder.spec import parts as spec_parts
-from builder.spec import variant_parts
+from builder.spec import sequence_parts, serving_parts, tuning_parts, variant_parts
 from builder.triton_fields import DECIDED, is_map, model_config_class
 
-SPEC_ROOM = {**vars(spec_parts), **vars(variant_parts), **vars(spec)}
+_PARTS = (spec_parts, serving_parts, sequence_parts, tuning_parts, variant_parts)
+SPEC_ROOM = {name: value for room in (*_PARTS, spec) for name, value in vars(room).items()}
 REFERENCE = Path(__file__).parent / "reference"
 SCHEMA = "models.schema.json"
 # What a whole number may be, by protobuf's CPPTYPE.
@@ -91,6 +92,8 @@ def _kind(node: dict[str, Any], anchors: dict[str, str]) -> str:
         choices = [f"`{choice}`" for choice in node["enum"]]
         return f"{choices[0]} to {choices[-1]}" if len(choices) > 9 else ", ".join(choices)
     kind = node.get("type", "")
+    if isinstance(kind, list):
+        return " or ".join(_kind({"type": each}, anchors) for each in kind)
     if kind == "array":
         return f"list of {_kind(node['items'], anchors)}"
     if kind == "object":

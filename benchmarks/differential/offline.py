@@ -41,7 +41,7 @@ def opinion(case: Case) -> Opinion:
     with tempfile.TemporaryDirectory(prefix="differential-") as folder:
         case.write(Path(folder))
         try:
-            found = check_repositories([Path(folder)], release=server.release, gpu=server.gpu).found
+            found = check_repositories([Path(folder)], server=server).found
         except Exception as error:  # what must never happen is counted, not hidden
             return Opinion((), broken=f"{type(error).__name__}: {error}")
     errors = tuple((one.rule, one.message) for one in found if one.severity == "error")

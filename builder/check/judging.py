@@ -15,7 +15,7 @@ from builder.check.parsing import RULES as PARSING_RULES
 from builder.check.pbtxt import Node, line_of, tree_of
 from builder.check.reading import CONFIG, Reading, Target, entries_of, read_models
 from builder.check.repository_rules import REPOSITORY_RULES
-from builder.releases import Release
+from builder.check.target import ANY, Server
 from builder.rules.rule import Hit, Rule
 from builder.rules.table import CONFIG_RULES
 
@@ -47,8 +47,7 @@ def check_repositories(
     folders: Sequence[Path],
     *,
     config_only: bool = False,
-    release: Release | None = None,
-    gpu: bool | None = None,
+    server: Server = ANY,
     ignore: Collection[str] = (),
 ) -> Judgement:
     """Everything that is wrong with repositories that one server serves.
@@ -56,8 +55,7 @@ def check_repositories(
     Args:
         folders: the repositories.
         config_only: judge the ``config.pbtxt`` files alone, as if each model's files were there.
-        release: of Triton that is to serve them.
-        gpu: False where that server has none; None where that is not known.
+        server: that is to serve them; any Triton by default.
         ignore: ids of rules that are not to be reported.
 
     Raises:
@@ -72,7 +70,7 @@ def check_repositories(
                 at = [
                     _found(folder, "", hit.file, rule, hit, None) for rule, hit in repository_hits(entries_of(folder))
                 ]
-            mine = list(read_models(folder, Target(release, gpu, config_only)))
+            mine = list(read_models(folder, Target(server, config_only)))
         except OSError as error:
             hit = Hit(f"the folder cannot be read: {error.strerror}", "give the server the right to read it", file="")
             found.append(_found(folder, "", "", own.FOLDER, hit, None))
@@ -134,7 +132,7 @@ def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judge
     for rules, look in REPOSITORY_RULES:
         named = rules[0].id if rules else "repository"
         try:
-            for name, rule, hit in look(models):
+            for name, rule, hit in look(models, config_only):
                 if name in by_name:
                     yield by_name[name], rule, hit
         except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any
 from builder.check.folder_rules import CONFIG_FILE, FOLDER, LINK
 from builder.check.model import ModelOnDisk
 from builder.check.parsing import Problems, parse
-from builder.releases import Release
+from builder.check.target import ANY, Server
 from builder.rules.rule import Hit
 from builder.rules.subject import Subject, served_by
 from builder.rules.table import completes
@@ -33,13 +33,11 @@ class Target:
     """What a repository is judged for.
 
     Attributes:
-        release: of Triton, None for any.
-        gpu: False where that server has none; None where that is not known.
+        server: that is to serve it.
         config_only: as if each model's files were there.
     """
 
-    release: Release | None = None
-    gpu: bool | None = None
+    server: Server = ANY
     config_only: bool = False
 
 
@@ -174,13 +172,16 @@ def _reading(folder: Path, entries: list[Entry], file: str, problems: Problems, 
         served=() if config is None else served_versions(config, versions),
         backend=served.backend,
         filename=served.filename,
-        release=target.release,
+        release=target.server.release,
     )
     subject = None
     if config is not None:
         libraries = frozenset(_libraries(folder, entries, versions))
-        whole = completes(served.backend) or (not target.config_only and _python_completes(model))
-        subject = Subject(config, served, name, files, libraries, whole, target.release, target.gpu)
+        whole = completes(served)
+        if whole is None and not target.config_only:
+            whole = _python_completes(model)
+        asked = target.server
+        subject = Subject(config, served, name, files, libraries, whole, asked.release, asked.gpu, asked.backends)
     return Reading(model, subject, name, folder, file, tuple(entries), (*problems, *wrong))
 
 

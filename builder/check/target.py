@@ -20,10 +20,16 @@ class Server:
     Attributes:
         release: its release, None where none was named.
         gpu: False for one without, None where that is not said.
+        backends: those that it has, where that is known.
     """
 
     release: Release | None = None
     gpu: bool | None = None
+    backends: tuple[str, ...] = ()
+
+
+ANY = Server()
+"""No server was named."""
 
 
 def server_of(text: str | None) -> Server:
@@ -35,7 +41,8 @@ def server_of(text: str | None) -> Server:
     if text is None:
         return Server()
     if text == EMBEDDED:
-        return Server(replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME), gpu=False)
+        release = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)
+        return Server(release, gpu=False, backends=("onnxruntime", "python"))
     name = text.removesuffix(_CPU)
     by_server = {release.server: release for release in RELEASES.values()}
     release = RELEASES.get(name) or by_server.get(name)

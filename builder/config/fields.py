@@ -24,15 +24,15 @@ def fields_of(variant: Variant, model: ModelSpec, artifact: Artifact) -> dict[st
     if variant.target == "cpu":
         return {}
     from builder.config.accelerators import accelerator_fields
+    from builder.config.forms import instance_group
 
-    engine, instances = model.engine, model.instances
-    group = {"count": instances.count} | ({"gpus": list(instances.gpus)} if instances.gpus else {}) if instances else {}
+    engine = model.engine
     return accelerator_fields(
         variant.target,
         variant.precision,
         _shapes(model),
         key=digest_of(dict(artifact.sha256))[:16],
-        instance_groups=[group] if group else [],
+        instance_groups=[instance_group(group) for group in model.instances],
         workspace_bytes=parse_size(engine.workspace) if engine.workspace else None,
         optimization_level=engine.optimization_level,
         sparsity=engine.sparsity,

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from builder.config.files import place
+from builder.config.forms import batch_tensors, instance_group, other_fields, tensor
+from builder.config.merging import merged
+from builder.config.scheduling import batching_comment, dynamic_batching, sequence_batching, state_file, unseen
+from builder.config.warmup import FOLDER as WARMUP
+from builder.config.warmup import model_warmup, sample_files
 from builder.errors import ConfigError
 from builder.spec import ModelSpec
-from builder.tensors import Interface, TensorSpec
+from builder.spec.serving_parts import version_policy
+from builder.spec.yaml_source import spell as spelled_path
+from builder.tensors import Interface
+
+if TYPE_CHECKING:
+    from builder.samples import Sample
 
 BACKENDS: dict[str, str] = {"onnx": "onnxruntime", "plan": "tensorrt", "python": "python", "ensemble": ""}
 """Triton backend by artifact format."""
@@ -40,13 +51,15 @@ class ModelConfig:
     Attributes:
         tree: protobuf field names to plain values, in the order they are written.
         comments: one line for a top-level field that deserves it.
-        labels: label files that it names, by their name in the version folder.
+        copies: files of the user's that it names (labels, initial states), by their name in the version folder.
+        files: every file of the version folder that it names, these and others.
         version: the version that it is written for; None as it was decided.
     """
 
     tree: Mapping[str, Any]
     comments: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, Path] = field(default_factory=dict)
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
     version: int | None = None
 
     @property
@@ -63,7 +76,7 @@ class ModelConfig:
         """The configuration with which a version is served.
 
         It names that version alone, so that the arrival of another version folder changes nothing for a running
-        server, unless the user set ``version_policy``. Label files are those of the version folder.
+        server, unless the user set ``version_policy``. The files that it names are those of the version folder.
 
         Raises:
             ValueError: it was written for a version already.
@@ -72,27 +85,23 @@ class ModelConfig:
             raise ValueError(f"the configuration is that of version {self.version} already")
         tree: dict[str, Any] = {}
         comments = dict(self.comments)
-        for name, value in self.tree.items():
-            tree[name] = [_labelled(output, self.labels, version) for output in value] if name == "output" else value
+        for name, value in place(self.tree, self.files | set(self.copies), version).items():
+            tree[name] = value
             if name == "max_batch_size" and self.is_pinned:
                 tree["version_policy"] = {"specific": {"versions": [version]}}
                 comments["version_policy"] = _PINNED
-        return ModelConfig(tree, comments, self.labels, version)
+        return ModelConfig(tree, comments, self.copies, self.files, version)
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
-        """Plain data; label files relative to ``folder``, that of the spec."""
-        labels = {name: os.path.relpath(file, folder) for name, file in self.labels.items()}
-        return {"tree": self.tree, "comments": dict(self.comments), "labels": labels}
+        """Plain data; the user's files relative to ``folder``, that of the spec."""
+        copies = {name: os.path.relpath(file, folder) for name, file in self.copies.items()}
+        return {"tree": self.tree, "comments": dict(self.comments), "copies": copies, "files": sorted(self.files)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: Path) -> ModelConfig:
         """What :meth:`as_dict` gave, for the spec's folder as it is now."""
-        return cls(data["tree"], data["comments"], {name: folder / file for name, file in data["labels"].items()})
-
-
-def _labelled(output: Mapping[str, Any], labels: Mapping[str, Path], version: int) -> Mapping[str, Any]:
-    name = output.get("label_filename")
-    return {**output, "label_filename": f"{version}/{name}"} if name in labels else output
+        copies = {name: folder / file for name, file in data["copies"].items()}
+        return cls(data["tree"], data["comments"], copies, frozenset(data["files"]))
 
 
 def decide(
@@ -104,6 +113,8 @@ def decide(
     sizes: Mapping[str, int],
     folder: Path,
     fields: Mapping[str, Any] | None = None,
+    rows: Sequence[Sample] = (),
+    checksums: Mapping[str, str] | None = None,
 ) -> ModelConfig:
     """Decide the configuration of one model.
 
@@ -115,43 +126,73 @@ def decide(
         sizes: a real size for every named dimension, for warmup.
         folder: the spec's folder, where label files are.
         fields: what the variant needs beside: which engine for which GPU, which accelerator.
+        rows: the samples for warmup, as many as the spec asks for, in the types of the artifact.
+        checksums: MD5 of the version's files by name, where an agent is to check them.
 
     Raises:
-        ConfigError: the user's ``config`` contradicts the rest.
+        ConfigError: what is asked for contradicts the rest.
     """
     batching = interface.batches and model.batch.max > 0
-    names = _label_names(model.labels)
-    labels = {name: folder / model.labels[output] for output, name in names.items()}
+    names, copies = _label_names(model.labels), copies_of(model, folder)
+    _check_tensors(model, interface, batching, name)
     tree: dict[str, Any] = {
         "name": name,
         "backend": BACKENDS[fmt],
         "max_batch_size": model.batch.max if batching else 0,
-        "input": [_tensor(tensor, batching) for tensor in interface.inputs],
-        "output": [_tensor(tensor, batching) | _label(tensor.name, names) for tensor in interface.outputs],
+        **({"version_policy": version_policy(model.versions)} if model.versions else {}),
     }
+    hidden, options = unseen(model), model.tensors
+    shown_inputs = [each for each in interface.inputs if each.name not in hidden]
+    shown_outputs = [each for each in interface.outputs if each.name not in hidden]
+    tree["input"] = [tensor(each, options.get(each.name), batching=batching) for each in shown_inputs]
+    tree["output"] = [
+        tensor(each, options.get(each.name), batching=batching) | _label(each.name, names) for each in shown_outputs
+    ]
+    tree |= batch_tensors(model, interface)
     comments = {}
-    if batching and model.batch.dynamic and model.batch.max > 1:
-        tree["dynamic_batching"] = _dynamic_batching(model)
-        comments["dynamic_batching"] = _batching_comment(model)
-    if model.instances is not None:
-        group: dict[str, Any] = {"count": model.instances.count, "kind": model.instances.kind}
-        tree["instance_group"] = [group | ({"gpus": list(model.instances.gpus)} if model.instances.gpus else {})]
+    if model.sequence is not None:
+        tree["sequence_batching"] = sequence_batching(model.sequence, interface, batching=batching)
+        comments["sequence_batching"] = "The requests of a sequence go to one instance, one after the other."
+    elif batching and model.batch.dynamic and (model.batch.max > 1 or model.batch.queues):
+        tree["dynamic_batching"] = dynamic_batching(model)
+        comments["dynamic_batching"] = batching_comment(model)
+    if model.instances:
+        tree["instance_group"] = [instance_group(group) for group in model.instances]
+    tree |= other_fields(model, checksums or {})
     if model.response_cache:
         tree["response_cache"] = {"enable": True}
         comments["response_cache"] = "Equal requests are answered from the cache, where the server has one."
     if model.warmup is not None:
-        tree["model_warmup"] = _warmup(model, interface, sizes, batching)
+        seen = {each["name"]: each["dims"] for each in tree["input"] if "reshape" in each}
+        tree["model_warmup"] = model_warmup(model, interface, seen, sizes=sizes, rows=rows, batching=batching)
         comments["model_warmup"] = "Run before the model is called ready, so that no user pays for the first request."
-    tree = _merged(tree, fields or {}, name)
-    return ModelConfig(_merged(tree, model.config, name), comments, labels)
+    tree = merged(tree, fields or {}, name)
+    made = tuple(f"{WARMUP}/{file}" for file, _ in sample_files(model, interface, rows)) if model.warmup else ()
+    files = frozenset([*copies, *made, *(checksums or {})])
+    return ModelConfig(merged(tree, model.config, name), comments, copies, files)
 
 
-def _tensor(tensor: TensorSpec, batching: bool) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "data_type": tensor.dtype.config,
-        "dims": tensor.config_dims(batching=batching),
-    }
+def _check_tensors(model: ModelSpec, interface: Interface, batching: bool, name: str) -> None:
+    """Short forms that name tensors, where only the file has them: what the spec could not be told when it was read."""
+    found = model.sequence.findings(interface, model.batch.max if batching else 0) if model.sequence else []
+    for tensor_name, options in model.tensors.items():
+        found += options.findings(tensor_name, interface)
+    for wrong in found[:1]:
+        where = spelled_path(("models", name, *wrong.path))
+        raise ConfigError(wrong.what, where=where, expected=wrong.expected, got=wrong.got, fix=wrong.fix)
+
+
+def copies_of(model: ModelSpec, folder: Path) -> dict[str, Path]:
+    """The user's files that are copied into the version folder, by their name there: labels and initial states.
+
+    Args:
+        model: what the spec says.
+        folder: the spec's.
+    """
+    labels = {name: folder / model.labels[output] for output, name in _label_names(model.labels).items()}
+    states = model.sequence.state if model.sequence is not None else ()
+    files = ((state_file(state), state.file) for state in states)
+    return labels | {name: folder / file for name, file in files if name and file}
 
 
 def _label(output: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -169,76 +210,3 @@ def _label_names(labels: Mapping[str, str]) -> dict[str, str]:
         files[name] = file
         names[output] = name
     return names
-
-
-def _dynamic_batching(model: ModelSpec) -> dict[str, Any]:
-    block: dict[str, Any] = {}
-    if model.batch.preferred:
-        block["preferred_batch_size"] = list(model.batch.preferred)
-    if model.batch.max_queue_delay_microseconds:
-        block["max_queue_delay_microseconds"] = model.batch.max_queue_delay_microseconds
-    return block
-
-
-def _batching_comment(model: ModelSpec) -> str:
-    delay = model.batch.max_queue_delay_microseconds
-    wait = f"each waits for company at most {delay} us" if delay else "none waits for company"
-    return f"Requests that are there together run together, up to {model.batch.max}; {wait}."
-
-
-def _warmup(model: ModelSpec, interface: Interface, sizes: Mapping[str, int], batching: bool) -> list[dict[str, Any]]:
-    assert model.warmup is not None
-    limit = model.batch.max if batching else 1
-    too_large = [size for size in model.warmup.batch_sizes if size > limit]
-    if too_large:
-        raise ConfigError(
-            f"warmup.batch_sizes has {too_large[0]}, beyond the largest batch",
-            expected=f"at most {limit} ({'batch.max' if batching else 'the model does not batch'})",
-            fix="take it out, or raise batch.max",
-        )
-    samples = []
-    for size in model.warmup.batch_sizes:
-        inputs = {}
-        for tensor in interface.inputs:
-            dims = tensor.dims[1:] if batching else tensor.dims
-            shape = [dim.size if dim.size is not None else sizes.get(str(dim.name), 1) for dim in dims]
-            inputs[tensor.name] = {"data_type": tensor.dtype.config, "dims": shape, "zero_data": True}
-        samples.append({"name": f"batch of {size}", "batch_size": size, "inputs": inputs})
-    return samples
-
-
-def _merged(tree: dict[str, Any], asked: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The user's fields over ours: blocks are merged, lists replaced, inputs and outputs merged by name."""
-    result = dict(tree)
-    for key, value in asked.items():
-        if key in ("input", "output"):
-            result[key] = _merged_tensors(result[key], value, key, name)
-        elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = _deep(result[key], value)
-        else:
-            result[key] = value
-    if "sequence_batching" in asked:  # a oneof with dynamic_batching: the one that was asked for wins
-        result.pop("dynamic_batching", None)
-    return result
-
-
-def _deep(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(ours)
-    for key, value in theirs.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _deep(result[key], value) if nested else value
-    return result
-
-
-def _merged_tensors(ours: list[dict[str, Any]], theirs: Any, key: str, name: str) -> list[dict[str, Any]]:
-    by_name = {tensor["name"]: dict(tensor) for tensor in ours}
-    for entry in theirs if isinstance(theirs, list) else [theirs]:
-        tensor = entry.get("name") if isinstance(entry, Mapping) else None
-        if tensor not in by_name:
-            raise ConfigError(
-                f"config.{key} of {name} names {tensor!r}, which the model does not have",
-                expected=", ".join(by_name),
-                fix="give each entry the `name` of one of them",
-            )
-        by_name[str(tensor)].update(entry)
-    return list(by_name.values())

@@ -35,6 +35,12 @@ _LONGEST_PATH = 4096
 _SAMPLE_TOOLS = ("numpy", "torch")  # imported before the user's code, so not always seen when it uses them
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 
+_SERVING = (
+    *("batch", "instances", "sequence", "tensors", "versions", "warmup", "response_cache", "optimization", "decoupled"),
+    *("parameters", "metric_tags", "metrics", "operations", "agents", "hosts", "labels", "config", "engine"),
+)
+"""The fields of a model's entry that become ``config.pbtxt``."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -72,8 +78,7 @@ class Subject:
             value: Any = self.model
             for part in name.split("."):
                 value = getattr(value, part) if value is not None else None
-            plain = value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value
-            found[f"spec:{name}"] = json.dumps(plain, sort_keys=True)
+            found[f"spec:{name}"] = json.dumps(_plain(value), sort_keys=True)
         return found
 
     def files(self, names: Iterable[str]) -> Inputs:
@@ -115,6 +120,18 @@ class Subject:
 def fingerprints_of(spec: Spec, memory: FileMemory | None = None) -> Fingerprints:
     """Fingerprints for the models of a spec: what builds write is none of their dependencies."""
     return Fingerprints(spec.folder, memory, ours=(spec.repository, spec.repository.parent / ".build"))
+
+
+def _plain(value: Any) -> Any:
+    """A part of the spec, or mappings and lists of such, as JSON has it; one that is alone in a list is without it."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        inner = [_plain(each) for each in value]
+        return inner[0] if len(inner) == 1 and hasattr(value[0], "model_dump") else inner
+    return value
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -266,12 +283,12 @@ def of_engine(subject: Subject, variant: str) -> Inputs:
 
 def of_config(subject: Subject, variant: str) -> Inputs:
     """Of ``config.pbtxt``."""
-    labels = subject.files(subject.model.labels.values())
-    fields = ("batch", "instances", "warmup", "response_cache", "labels", "config", "engine")
+    states = subject.model.sequence.state if subject.model.sequence else ()
+    copied = [*subject.model.labels.values(), *(state.file for state in states if state.file)]
     names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
     if variant:
         names["variant"] = variant
-    return names | subject.said(*fields) | labels | tools("jinja2", "protobuf", "tritonclient")
+    return names | subject.said(*_SERVING) | subject.files(copied) | tools("jinja2", "protobuf", "tritonclient")
 
 
 def of_contract(subject: Subject) -> Inputs:

@@ -6,9 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from builder.releases import Release
-from builder.rules import batch_tensors, batching, ensembles, groups, identity, policies, sequences, tensors, warmup
+from builder.rules import (
+    advice,
+    batch_tensors,
+    batching,
+    ensembles,
+    groups,
+    identity,
+    policies,
+    sequences,
+    server,
+    tensors,
+    warmup,
+)
 from builder.rules.rule import Hit, Rule
-from builder.rules.subject import ConfigRule, Subject, served_by
+from builder.rules.subject import ENSEMBLE, ConfigRule, Served, Subject, served_by
 
 CONFIG_RULES: tuple[ConfigRule, ...] = (
     *identity.RULES,
@@ -20,14 +32,21 @@ CONFIG_RULES: tuple[ConfigRule, ...] = (
     *warmup.RULES,
     *policies.RULES,
     *ensembles.RULES,
+    *server.RULES,
+    *advice.RULES,
 )
 
 _COMPLETING = ("tensorrt", "openvino", "tensorflow", "dali", "fil", "vllm", "tensorrtllm")
 
 
-def completes(backend: str) -> bool:
-    """Whether a backend may fill in a type or dims that a tensor of the configuration lacks."""
-    return backend in _COMPLETING
+def completes(served: Served) -> bool | None:
+    """Whether the backend may fill in a type or dims that a tensor of the configuration lacks.
+
+    None where that hangs on a python model's code; a backend that is not known may be any.
+    """
+    if served.backend == "python":
+        return None
+    return served.backend in _COMPLETING or (not served.backend and served.platform != ENSEMBLE)
 
 
 def config_hits(
@@ -42,7 +61,7 @@ def config_hits(
         warnings: also what the server takes and serves worse than it could.
     """
     served = served_by(config)
-    subject = Subject(config, served, name=name, release=release, completes=completes(served.backend))
+    subject = Subject(config, served, name=name, release=release, completes=completes(served))
     for rule, look in CONFIG_RULES:
         if warnings or rule.severity == "error":
             for hit in look(subject):

@@ -85,7 +85,7 @@ def warmup_input(subject: Subject) -> Iterator[Hit]:
     """Only against inputs that are written: others are completed, and then a rule about the artifact's files looks."""
     config = subject.config
     inputs = {tensor.name: tensor for tensor in config.input}
-    if not inputs or subject.completes:
+    if not inputs:
         return
     controls = _controls(config)
     for name, value, path in _inputs(config):

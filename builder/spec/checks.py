@@ -54,10 +54,21 @@ def _problem(found: Finding, at: KeyPath, document: Document) -> Problem:
 
 
 def _config(name: str, entry: Any, document: Document) -> list[Problem]:
-    config = entry.get("config") if isinstance(entry, dict) else None
-    if not isinstance(config, dict) or not config:
-        return []
-    return [_problem(found, ("models", name, "config"), document) for found in field_findings(config)]
+    problems = []
+    for path, config in _configs(entry):
+        found = field_findings(config)
+        problems += [_problem(each, ("models", name, *path), document) for each in found]
+    return problems
+
+
+def _configs(entry: Any) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Every mapping of an entry whose keys are fields of Triton's."""
+    config, hosts = (entry.get(key) if isinstance(entry, dict) else None for key in ("config", "hosts"))
+    if isinstance(config, dict) and config:
+        yield ("config",), config
+    for host, fields in hosts.items() if isinstance(hosts, dict) else ():
+        if isinstance(fields, dict) and fields:
+            yield ("hosts", host), fields
 
 
 def _case_clash(name: str, first: str) -> Finding:

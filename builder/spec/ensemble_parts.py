@@ -57,8 +57,8 @@ class Ensemble(Part):
 
     Attributes:
         steps: the models, in any order.
-        fuse: put its steps, which are ONNX then, into one graph: `true`, `false`, or `auto`: both are published, and the
-            faster one is served. Of an ensemble with other steps too, put those that are ONNX into one of their own.
+        fuse: put its steps, which are ONNX then, into one graph: `true`, `false`, or `auto`: both are published, and
+            the faster one is served. Where others are among them, put those that are ONNX into one of their own.
     """
 
     steps: tuple[Step, ...] = Field(min_length=1)

@@ -99,6 +99,12 @@ def _named(model: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
     labels = model.get("labels")
     if isinstance(labels, Mapping):
         given += [(("labels", output), file, "file") for output, file in labels.items()]
+    sequence = model.get("sequence")
+    states = sequence.get("state") if isinstance(sequence, Mapping) else None
+    for index, state in enumerate(states if isinstance(states, list) else []):
+        file = state.get("initial_state") if isinstance(state, Mapping) else None
+        if file != "zero":
+            given.append((("sequence", "state", index, "initial_state"), file, "file"))
     for path, text, kind in given:
         if not isinstance(text, str) or not text or "\0" in text:
             continue

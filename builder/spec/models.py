@@ -31,21 +31,22 @@ from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.ensembles import ensemble_findings
 from builder.spec.parts import (
     SOURCE_KINDS,
-    Batch,
     Callable,
     Dependency,
     Evaluate,
     Export,
     FileText,
-    Instances,
     Part,
     ServedName,
     Source,
     TensorText,
     VariantName,
-    Warmup,
 )
 from builder.spec.problems import in_order, spelled, validated
+from builder.spec.sequence_parts import Sequence
+from builder.spec.serving_checks import serving_findings
+from builder.spec.serving_parts import Agents, Batch, Buckets, Groups, HostName, Instances, Text, Versions, Warmup
+from builder.spec.tuning_parts import Optimization, TensorOptions
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
@@ -110,9 +111,22 @@ class ModelSpec(Part):
         precision: how variants in fp16, bf16 and int8 are made.
         engine: how TensorRT engines are built.
         labels: output: a text file with one label a line, which is copied, and `label_filename` set.
-        instances: how many copies run side by side; by default Triton decides.
+        instances: how many copies run side by side; by default Triton decides. One mapping, or a list of them.
+        sequence: requests belong to sequences, each of which stays with one instance; replaces dynamic batching.
+        tensors: name: what Triton is to know of it beside its type and shape.
+        versions: `latest`, `latest N`, `all`, or a list of numbers; by default the version that is published last, or
+            rolled back to, alone.
         warmup: what is run before the model is called ready; by default nothing.
         response_cache: answer equal requests from the cache, where the server has one.
+        optimization: what the backend does to run it faster.
+        decoupled: a request may have any number of answers, or none.
+        parameters: name: text, for the backend.
+        metric_tags: name: text, labels that the model's metrics get.
+        metrics: family: the buckets of its histogram, such as `nv_inference_first_response_histogram_ms: [1, 10, 100]`.
+        operations: libraries with custom operations, as the backend finds them.
+        agents: repository agents, `checksum` or a list of names or `{name, parameters}`.
+        hosts: name: fields as under `config`, for servers that are started with `--model-config-name=NAME`; written as
+            `configs/NAME.pbtxt`, a whole configuration.
         export: how ONNX is made.
         depends: what else the result depends on, beyond the files that the spec names and the modules they import:
             globs relative to the spec's folder (`vocab.txt`, `data/**/*.csv`; absolute and `..` allowed; a folder
@@ -137,9 +151,20 @@ class ModelSpec(Part):
     precision: Precision = Precision()
     engine: Engine = Engine()
     labels: dict[str, FileText] = Field({})
-    instances: Instances | None = None
+    instances: Groups = ()
+    sequence: Sequence | None = None
+    tensors: dict[Text, TensorOptions] = Field({})
+    versions: Versions | None = None
     warmup: Warmup | None = None
     response_cache: StrictBool = False
+    optimization: Optimization | None = None
+    decoupled: StrictBool = False
+    parameters: dict[Text, str] = Field({})
+    metric_tags: dict[Text, str] = Field({})
+    metrics: dict[Text, Buckets] = Field({})
+    operations: tuple[Text, ...] = ()
+    agents: Agents = ()
+    hosts: dict[HostName, dict[str, Any]] = Field({})
     export: Export = Export()
     depends: tuple[Dependency, ...] = ()
     config: dict[str, Any] = Field({})
@@ -223,7 +248,7 @@ class ModelSpec(Part):
             what = what if self.source else "`source` is missing; an ensemble has `ensemble` in its place"
             fix = "keep one of them" if self.source else 'for example source: {python: "model.py:load"}'
             raise Findings([Finding(what, "exactly one of `source` and `ensemble`", fix=fix)])
-        found = [*self._kind_findings(), *self._completeness(), *self._tensor_findings()]
+        found = [*self._kind_findings(), *self._completeness(), *self._tensor_findings(), *serving_findings(self)]
         found += [Finding(f.what, f.expected, f.got, f.fix, ("labels", *f.path)) for f in label_files(self.labels)]
         if found:
             raise Findings(found)
@@ -307,14 +332,6 @@ class ModelSpec(Part):
                 what = f"{name!r} is text, and torch has no tensors of text"
                 fix = "turn text into numbers in a step before the model: a `python_model`, or an `onnx` source"
                 found.append(Finding(what, fix=fix, path=(side, name)))
-        if self.warmup is None or not declared.outputs:
-            return found
-        limit = self.batch.max if declared.batches and self.batch.max else 1
-        for index, size in enumerate(self.warmup.batch_sizes):
-            if size > limit:
-                what = f"warmup with {size}, beyond the largest batch"
-                expected = f"at most {limit} ({'batch.max' if declared.batches else 'the model does not batch'})"
-                found.append(Finding(what, expected, path=("warmup", "batch_sizes", index)))
         return found
 
 

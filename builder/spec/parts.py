@@ -1,4 +1,4 @@
-"""The parts of a model's entry in ``models.yaml``: its source, batching, samples, metric, instances, export.
+"""The parts of a model's entry in ``models.yaml``: its source, samples, metric, export; what all parts have in common.
 
 The ``Attributes`` of each class are the reference: ``docs/generate.py`` makes the page and the JSON schema of them.
 """
@@ -27,7 +27,6 @@ from builder.tensors import parse_tensor
 from builder.variants import ASKED, FASTEST, VARIANTS
 from serving.dtypes import DTYPES
 
-DEFAULT_MAX_BATCH = 8
 SOURCE_KINDS = ("python", "exported", "checkpoint", "huggingface", "onnx", "python_model")
 _REFERENCE = re.compile(r"(?P<module>[^\x00-\x1f]+?):(?P<name>[A-Za-z_]\w*)")
 
@@ -70,7 +69,8 @@ def _file_text(text: str) -> str:
     return text
 
 
-def _no_boolean(value: Any) -> Any:
+def no_boolean(value: Any) -> Any:
+    """Refuses what pydantic would take for 0 and 1."""
     if isinstance(value, bool):
         raise refuse("true and false are no numbers", expected="a number")
     return value
@@ -95,6 +95,23 @@ _ONNX_SCHEMA = {
         {"type": "object", "properties": _ONNX_CALLABLE, "required": ["python"], "additionalProperties": False},
     ]
 }
+
+
+class OneOrMore:
+    """For the JSON schema of a list: one entry alone stands for a list of it.
+
+    Args:
+        text: whether a name alone stands for an entry with that name.
+    """
+
+    def __init__(self, *, text: bool = False) -> None:
+        self._text = text
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Called by pydantic."""
+        found = dict(handler(core_schema))
+        one = [*([{"type": "string"}] if self._text else []), found["items"]]
+        return {"anyOf": [*one, {**found, "items": {"anyOf": one} if self._text else found["items"]}]}
 
 
 class Part(BaseModel):
@@ -216,40 +233,6 @@ class Source(Part):
         yield from (("files", file) for file in self.files)
 
 
-class Batch(Part):
-    """Batching in the server.
-
-    Attributes:
-        max: Triton's `max_batch_size`; 0 turns the server's batching off.
-        preferred: `preferred_batch_size` of the dynamic batcher: sizes that are sent on at once.
-        max_queue_delay_microseconds: how long a request may wait for company.
-        dynamic: whether requests are put together at all.
-    """
-
-    max: int = Field(DEFAULT_MAX_BATCH, ge=0, le=65536, strict=True)
-    preferred: tuple[Annotated[int, Field(strict=True)], ...] = ()
-    max_queue_delay_microseconds: int = Field(0, ge=0, le=2**63 - 1, strict=True)
-    dynamic: StrictBool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Batch:
-        found = [
-            Finding(
-                f"preferred batch size {size} is outside 1..{self.max} (batch.max)",
-                fix="take it out, or raise `max`",
-                path=("preferred", index),
-            )
-            for index, size in enumerate(self.preferred)
-            if not 1 <= size <= self.max
-        ]
-        if not self.dynamic and (self.preferred or self.max_queue_delay_microseconds):
-            what = "`preferred` and `max_queue_delay_microseconds` need `dynamic: true`"
-            found.append(Finding(what, path=("dynamic",)))
-        if found:
-            raise Findings(found)
-        return self
-
-
 class Evaluate(Callable):
     """The user's metric, `f(predict) -> float`, higher is better; `predict` takes and gives mappings of batched arrays.
 
@@ -257,37 +240,7 @@ class Evaluate(Callable):
         max_drop: how much lower than PyTorch's an artifact's value may be.
     """
 
-    max_drop: Annotated[float, BeforeValidator(_no_boolean)] = Field(0.0, ge=0, allow_inf_nan=False)
-
-
-class Instances(Part):
-    """Triton's `instance_group`: how many copies run side by side, and where.
-
-    Attributes:
-        count: copies, on each device.
-        kind: where; `KIND_AUTO` is the GPUs where the server has any.
-        gpus: device numbers, for `KIND_GPU` and `KIND_AUTO`.
-    """
-
-    count: int = Field(1, ge=1, le=1024, strict=True)
-    kind: Literal["KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL"] = "KIND_AUTO"
-    gpus: tuple[Annotated[int, Field(ge=0, le=1023, strict=True)], ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Instances:
-        if self.gpus and self.kind == "KIND_CPU":
-            raise Findings([Finding("`gpus` with KIND_CPU", "KIND_GPU, or no `gpus`", path=("gpus",))])
-        return self
-
-
-class Warmup(Part):
-    """Requests that are run once before the model is called ready, so that no user pays for the first one.
-
-    Attributes:
-        batch_sizes: one request of zeros for each of these batch sizes.
-    """
-
-    batch_sizes: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = (1,)
+    max_drop: Annotated[float, BeforeValidator(no_boolean)] = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class Export(Part):

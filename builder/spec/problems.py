@@ -60,7 +60,7 @@ def validated(model: type[Model], document: Document) -> tuple[Model | None, lis
         if not unknown or len(unknown) > _LOOKED_AT:
             break
         for error in unknown:
-            _mend(document, error["loc"], model)
+            _mend(document, _written(error["loc"], document), model)
     return None, problems
 
 
@@ -97,7 +97,7 @@ def _mend(document: Document, path: KeyPath, root: type[BaseModel]) -> None:
 
 def _problems(error: Any, document: Document, root: type[BaseModel]) -> Iterator[Problem]:
     """One problem for one of pydantic's errors; several where it holds :class:`Findings`."""
-    path: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
+    path = _written(error["loc"], document)
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, Findings):
         for found in cause.findings:
@@ -105,6 +105,21 @@ def _problems(error: Any, document: Document, root: type[BaseModel]) -> Iterator
             yield Problem(found.what, where, found.expected, found.got, found.fix)
         return
     yield _problem(error, path, document, root)
+
+
+def _written(loc: KeyPath, document: Document) -> KeyPath:
+    """A place as the user wrote it: one mapping, or one name, that stands for a list of one has no index."""
+    path: list[str | int] = []
+    value = document.data
+    for part in loc:
+        if part == "[key]" or (isinstance(part, int) and not isinstance(value, list)):
+            continue
+        path.append(part)
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    return tuple(path)
 
 
 def _problem(error: Any, path: KeyPath, document: Document, root: type[BaseModel]) -> Problem:
@@ -208,11 +223,20 @@ def allowed_keys(root: type[BaseModel], path: KeyPath) -> list[str]:
 
 def _below(annotation: Any, part: str | int) -> Any:
     """The annotation of what is under ``part`` of something that is annotated so."""
+    if isinstance(part, int):
+        return _item(annotation)
     if get_origin(annotation) is dict:
         return get_args(annotation)[1]
     model = _model_in(annotation)
     fields = model.model_fields.items() if model else ()
     return next((field.annotation for name, field in fields if part == (field.alias or name)), None)
+
+
+def _item(annotation: Any) -> Any:
+    """The annotation of what is in a ``tuple[X, ...]``, which may be one of several choices."""
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0]
+    return next((found for inner in get_args(annotation) if (found := _item(inner)) is not None), None)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

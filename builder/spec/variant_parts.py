@@ -14,7 +14,8 @@ from builder.engine.profiles import profiles_of
 from builder.engine.targets import capability_of, resolve_targets
 from builder.errors import EngineError
 from builder.findings import Finding, Findings, did_you_mean, refuse
-from builder.spec.parts import Batch, Callable, FileText, Part, VariantName
+from builder.spec.parts import Callable, FileText, Part, VariantName
+from builder.spec.serving_parts import Batch
 from builder.tensors import Interface
 from serving.errors import UsageError
 from serving.terminal import parse_size

@@ -66,7 +66,7 @@ def test_every_short_form_arrives(config_of):
     assert list(message.model_warmup[0].inputs["ids"].dims) == [7]
     assert message.response_cache.enable
     assert message.output[0].label_filename == "labels.txt"
-    assert list(config.labels) == ["labels.txt"]
+    assert list(config.copies) == ["labels.txt"]
 
 
 def test_any_field_of_model_config_survives_and_wins(config_of):
@@ -104,7 +104,7 @@ def test_sequence_batching_replaces_dynamic_batching(config_of):
         ("{instance_group: [{count: many}]}", "`count` has a wrong value"),
         ("{instance_group: [{kind: KIND_TPU}]}", "did you mean `KIND_GPU`?"),
         ("{parameters: {x: {strng_value: a}}}", "did you mean `string_value`?"),
-        ("{version_policy: {latest: {}, all: {}}}", "is no valid ModelConfig"),
+        ("{version_policy: {latest: {}, all: {}}}", "this is no valid ModelConfig"),
     ],
 )
 def test_a_wrong_field_is_refused_with_the_line(config_of, config, message):

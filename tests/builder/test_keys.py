@@ -211,9 +211,22 @@ def _leaves(model: type[BaseModel], prefix=""):
 
 
 def _kinds(annotation):
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):  # a list of parts is as its part
         return [kind for part in typing.get_args(annotation) for kind in _kinds(part)]
     return [annotation]
+
+
+def _config(field, before, after, known=None):
+    """A row of FIELDS: a field that changes the configuration alone, beside what it needs."""
+    both = []
+    for value in (before, after):
+        for depth, name in enumerate(reversed(field.split("."))):
+            value = (known or {}) | {name: value} if depth == 0 and "." in field else {name: value}
+        both.append(value)
+    return {field: (*both, "config", None)}
+
+
+LEVELS = {"priority_levels": 3, "default_priority_level": 2}
 
 
 def _source(**source):
@@ -353,6 +366,145 @@ FIELDS = {
     ),
     "export.opset": ({}, {"export": {"opset": 17}}, "export", None),
     "depends": ({}, {"depends": ["extra.txt", "tables/*.csv"]}, USERS_CODE, "$FLAVOUR changed"),
+    **_config("batch.preserve_ordering", False, True),
+    **_config("batch.priority_levels", 3, 4, {"default_priority_level": 2}),
+    **_config("batch.default_priority_level", 1, 2, {"priority_levels": 3}),
+    **_config("batch.priority_queue_policy", {}, {1: {"max_queue_size": 3}}, LEVELS),
+    **{
+        row: known
+        for name, value in {
+            "timeout_action": "DELAY",
+            "default_timeout_microseconds": 9,
+            "allow_timeout_override": True,
+            "max_queue_size": 7,
+        }.items()
+        for row, known in {
+            f"batch.default_queue_policy.{name}": (
+                {"batch": {"default_queue_policy": {}}},
+                {"batch": {"default_queue_policy": {name: value}}},
+                "config",
+                None,
+            )
+        }.items()
+    },
+    **_config("instances.name", "a", "b"),
+    **_config("instances.host_policy", "a", "b"),
+    **_config("instances.passive", False, True),
+    **_config("instances.profile", ["0"], ["1"]),
+    "instances.rate_limiter.priority": (
+        {"instances": {"rate_limiter": {"priority": 1}}},
+        {"instances": {"rate_limiter": {"priority": 2}}},
+        "config",
+        "the spec: instances.rate_limiter.priority 1 -> 2",
+    ),
+    **{
+        f"instances.rate_limiter.resources.{name}": (
+            {"instances": {"rate_limiter": {"resources": [{"name": "a"}]}}},
+            {"instances": {"rate_limiter": {"resources": [{"name": "a", name: value}]}}},
+            "config",
+            None,
+        )
+        for name, value in {"name": "b", "count": 2, "global": True}.items()
+    },
+    **{
+        f"instances.secondary_devices.{name}": (
+            {"instances": {"secondary_devices": []}},
+            {"instances": {"secondary_devices": [{name: value}]}},
+            "config",
+            None,
+        )
+        for name, value in {"kind": "KIND_NVDLA", "device_id": 1}.items()
+    },
+    **_config("warmup.data", "zero", "random"),
+    **_config("warmup.samples", 1, 2),
+    **_config("warmup.count", 1, 2),
+    **{
+        f"sequence.{strategy}.{name}": (
+            {"sequence": {strategy: least}},
+            {"sequence": {strategy: least | {name: value}}},
+            "config",
+            None,
+        )
+        for strategy, least, changes in (
+            ("direct", {}, {"max_queue_delay_microseconds": 5, "minimum_slot_utilization": 0.5}),
+            (
+                "oldest",
+                {"max_candidate_sequences": 8},
+                {
+                    "max_candidate_sequences": 9,
+                    "preferred_batch_size": [2],
+                    "max_queue_delay_microseconds": 5,
+                    "preserve_ordering": True,
+                },
+            ),
+        )
+        for name, value in changes.items()
+    },
+    **_config("sequence.max_sequence_idle_microseconds", 1, 2),
+    **_config("sequence.controls", {}, {"x": {"START": [0, 1]}}),
+    **_config("sequence.iterative", False, True),
+    **{
+        f"sequence.state.{name}": (
+            {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
+            {"sequence": {"state": [{"input_name": "x", "output_name": "y", name: value}]}},
+            "config",
+            None,
+        )
+        for name, value in {
+            "initial_state": "zero",
+            "use_same_buffer_for_input_output": True,
+            "use_growable_memory": True,
+        }.items()
+    },
+    "sequence.state.input_name": (
+        {"sequence": {"state": []}},
+        {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
+        "config",
+        None,
+    ),
+    "sequence.state.output_name": (
+        {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "zero"}]}},
+        {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "vocab.txt"}]}},
+        "config",
+        None,
+    ),
+    **_config("tensors", {}, {"x": {"format": "FORMAT_NCHW"}}),
+    **_config("versions", "all", "latest 2"),
+    **_config("optimization.graph_level", 1, 2),
+    **_config("optimization.priority", "PRIORITY_MAX", "PRIORITY_MIN"),
+    **_config("optimization.gpu_execution_accelerator.name", "a", "b"),
+    **_config("optimization.cpu_execution_accelerator.name", "a", "b"),
+    **_config("optimization.gpu_execution_accelerator.parameters", {}, {"a": "b"}, {"name": "n"}),
+    **_config("optimization.cpu_execution_accelerator.parameters", {}, {"a": "b"}, {"name": "n"}),
+    **_config("optimization.cuda.graphs", False, True),
+    **_config("optimization.cuda.busy_wait_events", False, True),
+    **_config("optimization.cuda.output_copy_stream", False, True),
+    **{
+        f"optimization.cuda.graph_spec.{key}": (
+            {"optimization": {"cuda": {"graphs": True, "graph_spec": [{}]}}},
+            {"optimization": {"cuda": {"graphs": True, "graph_spec": [graph]}}},
+            "config",
+            None,
+        )
+        for key, graph in {
+            "batch_size": {"batch_size": 2},
+            "input": {"input": {"x": [2]}},
+            "graph_lower_bound.batch_size": {"graph_lower_bound": {"batch_size": 1}},
+            "graph_lower_bound.input": {"graph_lower_bound": {"input": {"x": [1]}}},
+        }.items()
+    },
+    **_config("optimization.input_pinned_memory", True, False),
+    **_config("optimization.output_pinned_memory", True, False),
+    **_config("optimization.gather_kernel_buffer_threshold", 1, 2),
+    **_config("optimization.eager_batching", True, False),
+    **_config("decoupled", False, True),
+    **_config("parameters", {"a": "1"}, {"a": "2"}),
+    **_config("metric_tags", {"a": "1"}, {"a": "2"}),
+    **_config("metrics", {"a": [1]}, {"a": [1, 2]}),
+    **_config("operations", ["a.so"], ["b.so"]),
+    **_config("agents.name", "a", "b"),
+    **_config("agents.parameters", {"a": "1"}, {"a": "2"}, {"name": "n"}),
+    **_config("hosts", {"a": {}}, {"b": {}}),
     "config": (
         {"config": {"parameters": {"a": {"string_value": "1"}}}},
         {"config": {"parameters": {"a": {"string_value": "2"}}}},
@@ -516,6 +668,8 @@ def test_every_field_of_the_spec_is_in_the_table():
 
 
 def _model(changes):
+    if "sequence" in changes:  # which has no preferred sizes beside it
+        changes = {"batch": {"max": 8}} | changes
     return ModelSpec.model_validate(TORCH | changes)
 
 

@@ -342,7 +342,7 @@ def test_a_configuration_is_pinned_once():
 def test_a_configuration_goes_into_plain_data_and_back(tmp_path):
     config = ModelConfig({"name": "m"}, {"name": "a comment"}, {"l.txt": tmp_path / "a" / "l.txt"})
     data = json.loads(json.dumps(config.as_dict(tmp_path)))
-    assert data["labels"] == {"l.txt": "a/l.txt"}
+    assert data["copies"] == {"l.txt": "a/l.txt"}
     assert ModelConfig.from_dict(data, tmp_path) == config
 
 

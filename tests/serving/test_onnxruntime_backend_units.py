@@ -65,7 +65,7 @@ def config(**parameters):
 
 
 def test_settings_default_to_the_official_ones():
-    assert settings.settings_from_config({"name": "m"}) == Settings()
+    assert settings.settings_from_config({"name": "m"}, Path("m/1")) == Settings()
 
 
 def test_settings_read_everything():
@@ -87,7 +87,8 @@ def test_settings_read_everything():
                 },
             },
             "model_operations": {"op_library_filename": ["custom.so"]},
-        }
+        },
+        Path("m/1"),
     )
     assert made == Settings(
         graph_level=-1,
@@ -104,11 +105,21 @@ def test_settings_read_everything():
     )
 
 
+def test_a_library_of_operators_is_looked_for_beside_the_model(tmp_path):
+    version = tmp_path / "m/1"
+    version.mkdir(parents=True)
+    for path in (version / "in_both.so", tmp_path / "m/in_both.so", tmp_path / "m/in_model.so"):
+        path.write_bytes(b"")
+    names = ["in_both.so", "in_model.so", "elsewhere.so", "/opt/ops.so"]
+    made = settings.op_libraries({"model_operations": {"op_library_filename": names}}, version)
+    assert made == (str(version / "in_both.so"), str(tmp_path / "m/in_model.so"), "elsewhere.so", "/opt/ops.so")
+
+
 def test_a_boolean_that_is_none_is_refused():
     with pytest.raises(
         ConfigError, match="'enable_mem_arena' to a boolean: its value is 'maybe', not 0, 1, true, false"
     ):
-        settings.settings_from_config(config(enable_mem_arena="maybe"))
+        settings.settings_from_config(config(enable_mem_arena="maybe"), Path("m/1"))
 
 
 @pytest.mark.parametrize(

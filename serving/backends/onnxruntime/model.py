@@ -35,10 +35,13 @@ class TritonPythonModel:
 
         # A look at the signature: weights stay where they are in the file.
         lean = {"session.disable_prepacking": "1"}
-        options = settings.Settings(graph_level=2, intra_op_thread_count=1, session_entries=lean)
-        session = sessions.create_session(
-            ort, config["name"], settings.model_file(version_folder(config), config), options, "CPU", 0, log_warning
+        folder = version_folder(config)
+        libraries = settings.op_libraries(config, folder)
+        options = settings.Settings(
+            graph_level=2, intra_op_thread_count=1, session_entries=lean, op_libraries=libraries
         )
+        file = settings.model_file(folder, config)
+        session = sessions.create_session(ort, config["name"], file, options, "CPU", 0, log_warning)
         backend = settings.backend_options(settings.server_command_line())
         default = settings.parse_int(backend, "default-max-batch-size", settings.DEFAULT_MAX_BATCH_SIZE)
         for message in signature.complete(config, signature.signature_of(session), default):
@@ -50,7 +53,7 @@ class TritonPythonModel:
         require_old_numpy()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
-        wanted = settings.settings_from_config(config)
+        wanted = settings.settings_from_config(config, folder)
         ort = sessions.load_onnxruntime(wanted, args.get("model_instance_kind", "CPU"))
         session = sessions.create_session(
             ort,

@@ -6,6 +6,7 @@ pytest.importorskip("tritonclient", reason="tritonclient carries the ModelConfig
 
 from google.protobuf import text_format
 
+from builder.releases import RELEASES
 from builder.rules import CONFIG_RULES, Subject, completes, served_by
 from builder.triton_fields import model_config_class
 
@@ -17,12 +18,17 @@ def parsed(text):
 def fired(rule_id, text, **kwargs):
     config = parsed(text)
     served = served_by(config, kwargs.get("files"), kwargs.get("name") or "")
-    kwargs.setdefault("completes", completes(served.backend))
+    kwargs.setdefault("completes", completes(served))
     (look,) = [look for rule, look in CONFIG_RULES if rule.id == rule_id]
     return list(look(Subject(config, served, **kwargs)))
 
 
-NAMED = {"name-differs": {"name": "encoder"}}
+NAMED = {
+    "name-differs": {"name": "encoder"},
+    "field-newer-than-server": {"release": RELEASES["24.10"]},
+    "backend-not-in-server": {"release": RELEASES["26.09"]},
+    "kind-gpu-on-cpu-server": {"gpu": False},
+}
 
 
 @pytest.mark.parametrize("rule", [rule for rule, _ in CONFIG_RULES], ids=lambda rule: rule.id)
@@ -43,7 +49,7 @@ def test_every_hit_says_what_and_how_and_leads_to_a_field(rule):
     config = parsed(rule.bad)
     for hit in fired(rule.id, rule.bad, **NAMED.get(rule.id, {})):
         assert hit.message and hit.fix
-        assert hit.path and hit.path[0] in config.DESCRIPTOR.fields_by_name
+        assert hit.path and hit.path[0] in config.DESCRIPTOR.fields_by_name  # else it has no line
 
 
 def test_no_good_example_is_refused_by_another_rule_of_its_own_file():
@@ -54,6 +60,6 @@ def test_no_good_example_is_refused_by_another_rule_of_its_own_file():
             if other.severity == "error" and other.id not in fragment:
                 config = parsed(rule.good)
                 served = served_by(config)
-                hits = list(look(Subject(config, served, completes=completes(served.backend))))
+                hits = list(look(Subject(config, served, completes=completes(served))))
                 where = f"{rule.id}: {other.id}: {[hit.message for hit in hits]}"
                 assert not hits or "source" in other.id or "target" in other.id, where

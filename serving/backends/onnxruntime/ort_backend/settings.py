@@ -48,7 +48,7 @@ class Settings:
         gpu_accelerators: in the order of the configuration.
         cpu_accelerators: in the order of the configuration.
         cuda_options: the older way to set options of the CUDA provider.
-        op_libraries: custom operator libraries, registered before the model is loaded.
+        op_libraries: custom operator libraries, registered before the model is loaded; see :func:`op_libraries`.
     """
 
     graph_level: int = 0
@@ -95,7 +95,21 @@ def parse_bool(parameters: Mapping[str, str], key: str) -> bool | None:
     return value
 
 
-def settings_from_config(config: Mapping[str, Any]) -> Settings:
+def op_libraries(config: Mapping[str, Any], version_dir: Path) -> tuple[str, ...]:
+    """The custom operator libraries of a configuration.
+
+    NVIDIA's backend hands the names to the system's loader as they are. Here a relative one that lies in the version
+    folder, or in the model's, is that file.
+    """
+    names = (config.get("model_operations") or {}).get("op_library_filename") or ()
+    found = []
+    for name in names:
+        beside = (folder / name for folder in (version_dir, version_dir.parent))
+        found.append(str(next((path for path in beside if path.is_file()), name)))
+    return tuple(found)
+
+
+def settings_from_config(config: Mapping[str, Any], version_dir: Path) -> Settings:
     """Reads everything this backend takes from a model configuration (as Triton's JSON)."""
     parameters = parameter_strings(config)
     execution_mode = parse_int(parameters, "execution_mode")
@@ -118,7 +132,7 @@ def settings_from_config(config: Mapping[str, Any]) -> Settings:
         gpu_accelerators=_accelerators(accelerators.get("gpu_execution_accelerator")),
         cpu_accelerators=_accelerators(accelerators.get("cpu_execution_accelerator")),
         cuda_options={key: parameters[key] for key in LEGACY_CUDA if key in parameters},
-        op_libraries=tuple((config.get("model_operations") or {}).get("op_library_filename") or ()),
+        op_libraries=op_libraries(config, version_dir),
     )
 
 

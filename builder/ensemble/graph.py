@@ -249,10 +249,10 @@ def _end(graph: EnsembleGraph, at: tuple[int, str], *, is_output: bool) -> End |
 
 
 def upstream(graph: EnsembleGraph) -> list[set[int]]:
-    """For each step the steps that make its inputs."""
+    """For each step the steps that make its inputs; what callers give is there, whoever else makes it."""
     made = producers(graph)
     return [
-        {owner for tensor in step.inputs.values() for owner, _ in made.get(tensor, ()) if owner != ENSEMBLE}
+        {owner for tensor in step.inputs.values() for owner, _ in made.get(tensor, ())[:1] if owner != ENSEMBLE}
         for step in graph.steps
     ]
 

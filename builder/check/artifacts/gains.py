@@ -26,8 +26,8 @@ PROFILE = Rule(
     "batch-beyond-profile",
     "warning",
     "`max_batch_size` is larger than the accelerator's profile",
-    "ONNX Runtime builds the TensorRT engine anew, during a request and for minutes, when a batch comes that lies outside "
-    "of `trt_profile_max_shapes`.",
+    "ONNX Runtime builds the TensorRT engine anew, during a request and for minutes, when a batch comes that lies "
+    "outside of `trt_profile_max_shapes`.",
     "Lower max_batch_size, or raise trt_profile_max_shapes.",
     bad='max_batch_size: 64 and trt_profile_max_shapes "x:32x4"',
     good="max_batch_size: 32",

@@ -35,7 +35,7 @@ LABELS_COUNT = Rule(
     "labels-count",
     "warning",
     "a label file has another number of lines than the output has classes",
-    "The label of a class is the line of its index: a line too many or too few mostly means that every label is one off.",
+    "The label of a class is the line of its index: a line too many or too few mostly means that labels are one off.",
     "Write one line for each class, in their order.",
     bad="11 lines for an output with dims: [ 10 ]",
     good="10 lines",
@@ -54,8 +54,8 @@ STATE = Rule(
     "initial-state-file",
     "error",
     "the data of an initial state is missing or too short",
-    "`data_file` is read from the folder `initial_state` of the model: raw bytes, at least as many as the data type and "
-    "`dims` need.",
+    "`data_file` is read from the folder `initial_state` of the model: raw bytes, at least as many as the data type "
+    "and `dims` need.",
     "Put the file into MODEL/initial_state/.",
     bad='data_file: "zeros" and no initial_state/zeros',
     good="initial_state/zeros with as many bytes as dims need",

@@ -181,13 +181,14 @@ def _other_kind(start: bytes) -> str:
 def _of_zip(archive: zipfile.ZipFile) -> Archive:
     entries = archive.namelist()
     root = entries[0].split("/")[0] if entries else ""
-    inside = {entry.removeprefix(f"{root}/") for entry in entries}
+    inside = {entry.removeprefix(f"{root}/") for entry in entries if entry.startswith(f"{root}/")}
     if "archive_format" in inside or "models/model.json" in inside or "serialized_exported_program.json" in inside:
         return Archive("it is an exported program (torch.export.save): the PyTorch backend wants TorchScript")
     if "data.pkl" in inside and "constants.pkl" not in inside:
         return Archive("it was written by torch.save: a state dict or a pickled module, weights without code")
-    if "constants.pkl" not in inside:
-        return Archive("the zip archive holds no constants.pkl")
+    for needed in ("data.pkl", "constants.pkl"):
+        if needed not in inside:
+            return Archive(f"the zip archive holds no {needed}")
     if not any(entry.startswith("code/") for entry in inside):
         return Archive("the zip archive holds no code/")
     return Archive("", _forward(archive, root))

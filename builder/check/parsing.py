@@ -49,7 +49,7 @@ VALUE = Rule(
 RULES: tuple[Rule, ...] = (SYNTAX, FIELD, VALUE)
 
 _BOOLEANS = ("true", "false", "True", "False", "t", "f", "0", "1")
-_INTEGER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
+_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 _MOST = 50
 _RANGES = {1: (-(2**31), 2**31 - 1), 2: (-(2**63), 2**63 - 1), 3: (0, 2**32 - 1), 4: (0, 2**64 - 1)}
 """By ``FieldDescriptor.CPPTYPE_*``."""
@@ -77,7 +77,19 @@ def parse(text: str, file: str = "config.pbtxt") -> tuple[Any | None, Problems]:
     except (ValueError, TypeError, RecursionError) as error:  # lone surrogates, messages nested without end
         line = "the file is not UTF-8" if "surrogate" in str(error) else f"the file cannot be parsed: {error}"
         return None, [(SYNTAX, Hit(line[:200], "write it anew", file=file, line=1))]
+    if "+" in text and (problems := _plus_signs(text, file)):
+        return None, problems
     return message, []
+
+
+def _plus_signs(text: str, file: str) -> Problems:
+    """Numbers with a plus before them, which Python's parser takes and the server's does not."""
+    found = []
+    for _, node, message, fix in _walk(tree_of(text), model_config_class().DESCRIPTOR):
+        if node.value is not None and node.value.startswith("+") and not node.quoted:
+            hit = Hit(f"{message} (column {node.column})", fix, file=file, line=node.line)
+            found.append((VALUE, hit))
+    return found
 
 
 def _problems(text: str, error: Any, file: str) -> Problems:

@@ -219,7 +219,7 @@ def of_samples(subject: Subject) -> Inputs:
 
 def of_reference(subject: Subject) -> Inputs:
     """Of the original's answers."""
-    return subject.said("batch.max") | tools("numpy") | _host()
+    return subject.said("batch.max", "sequence") | tools("numpy") | _host()
 
 
 def of_baseline(subject: Subject) -> Inputs:

@@ -26,6 +26,7 @@ from builder.repository.content import Content, config_identity, newest_content
 from builder.repository.locks import publish_lock
 from builder.repository.manifest import NAME as MANIFEST
 from builder.repository.manifest import PINNED, completed
+from builder.repository.places import make_places
 from builder.repository.published import CONFIG, GOLDEN, ModelFolder, next_version, require_ours, versions_of
 from builder.repository.served import versions_under
 
@@ -165,6 +166,7 @@ def activate_locked(model: ModelFolder, version: int) -> list[str]:
             expected=f"a version that this release of build-repo published, with its {CONFIG}",
             fix="build it again: it becomes a new version",
         )
+    make_places(model.path, model.folder(version))
     durable.write(model.next_config, config)
     durable.sync(model.repository)
     return _swap(model)
@@ -262,6 +264,7 @@ def _add_model(staged: Staged, model: ModelFolder, version: int) -> None:
     try:
         whole.chmod(staged.folder.stat().st_mode)
         durable.write(whole / CONFIG, (staged.folder / CONFIG).read_bytes())
+        make_places(whole, staged.folder)
         staged.folder.rename(whole / str(version))
         durable.sync(whole)
         durable.move(whole, model.path)
@@ -275,6 +278,7 @@ def _add_model(staged: Staged, model: ModelFolder, version: int) -> None:
 def _add_version(staged: Staged, model: ModelFolder, version: int, *, serve: bool) -> list[str]:
     """A new version of a model: the folder first, the configuration last, which lies ready before."""
     try:
+        make_places(model.path, staged.folder)
         durable.write(model.next_config, (staged.folder / CONFIG).read_bytes())
         durable.sync(model.repository)
         durable.move(staged.folder, model.folder(version))

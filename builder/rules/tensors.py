@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from builder.findings import KeyPath
@@ -212,17 +212,42 @@ TWICE = Rule(
     id="tensor-twice",
     severity="error",
     title="two inputs, or two outputs, have one name",
-    reason="ONNX Runtime, TensorRT and PyTorch compare the number of tensors with the model's and refuse it; a python "
-    "model loads, but no request can have the number of inputs that the server then demands.",
+    reason="ONNX Runtime compares the number of inputs with the model's and refuses another, TensorRT and PyTorch that "
+    "of the outputs as well.",
     fix="Take one of them out, or correct its name.",
-    bad='input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
-    good='input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
+    bad='backend: "onnxruntime"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
+    good='backend: "onnxruntime"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
 )
+REPEATED = Rule(
+    id="tensor-repeated",
+    severity="warning",
+    title="two inputs, or two outputs, have one name, and the server does not mind",
+    reason="Python models, ensembles and outputs of ONNX models are not counted at load. With an input that is there "
+    "twice no request can have the number of inputs that the server then demands.",
+    fix="Take one of them out, or correct its name.",
+    bad='backend: "python"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
+    good='backend: "python"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
+)
+_COUNTED = {"onnxruntime": ("input",), "tensorrt": ("input", "output"), "pytorch": ("input", "output")}
 
 
 def tensor_twice(subject: Subject) -> Iterator[Hit]:
-    """Each name after its first place."""
-    for side in ("input", "output"):
+    """Where the backend counts them."""
+    yield from _twice(subject, _COUNTED.get(subject.backend, ()))
+
+
+def tensor_repeated(subject: Subject) -> Iterator[Hit]:
+    """Everywhere else."""
+    counted = _COUNTED.get(subject.backend, ())
+    yield from _twice(subject, [side for side in ("input", "output") if side not in counted])
+
+
+def _twice(subject: Subject, sides: Iterable[str]) -> Iterator[Hit]:
+    for side in sides:
         seen: Counter[str] = Counter()
         for index, tensor in enumerate(getattr(subject.config, side)):
             seen[tensor.name] += 1
@@ -339,6 +364,7 @@ RULES: tuple[ConfigRule, ...] = (
     (EMPTY, reshape_empty),
     (SIZE, reshape_size),
     (TWICE, tensor_twice),
+    (REPEATED, tensor_repeated),
     (FORMAT, format_needs_three_dims),
     (SHAPE, tensorrt_only_tensor),
     (OPTIONAL, optional_input_unsupported),

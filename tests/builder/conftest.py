@@ -76,6 +76,7 @@ def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, file
     folder = root / ".build" / "staging" / f"{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     for file, data in (files or {"model.onnx": content, "golden.npz": "golden", "labels.txt": "north\neast"}).items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(data)
     output = {"name": "y", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"}
     tree = tree or {

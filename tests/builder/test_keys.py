@@ -218,12 +218,12 @@ def _kinds(annotation):
 
 def _config(field, before, after, known=None):
     """A row of FIELDS: a field that changes the configuration alone, beside what it needs."""
-    both = []
+    both: list = []
     for value in (before, after):
         for depth, name in enumerate(reversed(field.split("."))):
             value = (known or {}) | {name: value} if depth == 0 and "." in field else {name: value}
         both.append(value)
-    return {field: (*both, "config", None)}
+    return {field: (*both, "reference config" if field.startswith("sequence") else "config", None)}
 
 
 LEVELS = {"priority_levels": 3, "default_priority_level": 2}
@@ -422,7 +422,7 @@ FIELDS = {
         f"sequence.{strategy}.{name}": (
             {"sequence": {strategy: least}},
             {"sequence": {strategy: least | {name: value}}},
-            "config",
+            "reference config",
             None,
         )
         for strategy, least, changes in (
@@ -447,7 +447,7 @@ FIELDS = {
         f"sequence.state.{name}": (
             {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
             {"sequence": {"state": [{"input_name": "x", "output_name": "y", name: value}]}},
-            "config",
+            "reference config",
             None,
         )
         for name, value in {
@@ -459,13 +459,13 @@ FIELDS = {
     "sequence.state.input_name": (
         {"sequence": {"state": []}},
         {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
-        "config",
+        "reference config",
         None,
     ),
     "sequence.state.output_name": (
         {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "zero"}]}},
         {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "vocab.txt"}]}},
-        "config",
+        "reference config",
         None,
     ),
     **_config("tensors", {}, {"x": {"format": "FORMAT_NCHW"}}),

@@ -12,6 +12,7 @@ from builder.check.artifacts.files import FILE_RULES
 from builder.check.artifacts.gains import GAIN_RULES
 from builder.check.artifacts.labels import LABEL_RULES
 from builder.check.artifacts.onnx import ONNX_RULES
+from builder.check.artifacts.onnx_operators import OPERATOR_RULES
 from builder.check.artifacts.onnx_signature import SIGNATURE_RULES
 from builder.check.artifacts.ours import OUR_RULES
 from builder.check.artifacts.plan import PLAN_RULES
@@ -25,6 +26,7 @@ ArtifactRule = tuple[Rule, Callable[[ModelOnDisk], Iterable[Hit]]]
 ARTIFACT_RULES: tuple[ArtifactRule, ...] = (
     *FILE_RULES,
     *ONNX_RULES,
+    *OPERATOR_RULES,
     *SIGNATURE_RULES,
     *TORCHSCRIPT_RULES,
     *PLAN_RULES,

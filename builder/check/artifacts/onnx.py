@@ -219,15 +219,11 @@ def domains(model: ModelOnDisk) -> Iterator[Hit]:
         if model.config.model_operations.op_library_filename:
             return
         foreign = sorted(graph.domains - _KNOWN_DOMAINS - graph.function_domains)
-        undeclared = sorted(domain for domain in graph.domains if domain not in graph.opsets and domain not in foreign)
         name = model.relative(path)
         if foreign:
             operators = sorted(kind for domain, kind in graph.op_types if domain in foreign)
             message = f"{name} has operators of {listed(foreign)} ({listed(operators)}), which no library brings"
             yield Hit(message, 'name the library: `model_operations { op_library_filename: "..." }`', file=name)
-        if undeclared and graph.opsets:
-            message = f"{name} has operators of {listed(undeclared)}, and names no opset for them"
-            yield Hit(message, "export it again", file=name)
 
 
 def op_library(model: ModelOnDisk) -> Iterator[Hit]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from benchmarks.differential.case import Case
 from benchmarks.differential.offline import Opinion
 from benchmarks.differential.real import Verdict
 from builder.rules.disagreements import DISAGREEMENTS, Disagreement
-from builder.rules.subject import BACKENDS, OTHER_BACKENDS
 
 RECALL, FALSE_ERRORS = 0.98, 0.01  # the goals
 # The server's words for what our backend in the embedded server does not do and NVIDIA's does, and the reverse.
@@ -19,7 +17,6 @@ EMBEDDED = {
     "are not available behind the embedded server's": "our ONNX Runtime backend lacks it, NVIDIA's has it",
     "libtritonrepoagent_checksum.so": "the embedded server lacks the agent checksum, which NVIDIA's image has",
 }
-_LACKING = re.compile("unable to find backend library for backend '([^']*)'")
 _OF_PYTHON = "our ONNX Runtime backend is a python one, and reads the python backend's parameters"
 
 
@@ -41,9 +38,6 @@ class Pair:
             f"{self.server.model}/1/model.py"
         ) is None:
             return _OF_PYTHON
-        lacking = _LACKING.search(said)
-        if lacking and lacking[1] in (*BACKENDS, *OTHER_BACKENDS):
-            return "the embedded server has the backends python and onnxruntime only"
         return next((why for words, why in EMBEDDED.items() if words in said), "")
 
     @property

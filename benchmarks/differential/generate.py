@@ -20,7 +20,6 @@ MUTATIONS: dict[str, Mutation] = {**TEXT, **CONFIG, **SCHEDULING, **FILES, **ENS
 # Kinds whose verdicts need not agree, and why: they are loaded, counted and shown, and not part of the goals.
 APART = {
     "Python raises": "only running the code tells",
-    "instances on a GPU": "this machine has no GPU; the repository may be meant for one that has",
 }
 _SEED = 2026
 

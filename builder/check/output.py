@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from builder.check.found import Found
+from builder.rules.disagreements import explained
 from builder.rules.rule import Rule
 
 _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
@@ -66,6 +67,8 @@ def explanation(rule: Rule, style: Any) -> str:
     for label, example in (("bad", rule.bad), ("good", rule.good)):
         if example:
             parts += ["", f"{label}:", *("    " + line for line in example.splitlines())]
+    if known := explained(rule.id):
+        parts += ["", "known differences from the real server:", *(f"    {one.why}" for one in known)]
     return "\n".join(parts)
 
 

@@ -41,8 +41,8 @@ def server_of(text: str | None) -> Server:
     if text is None:
         return Server()
     if text == EMBEDDED:
-        release = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)
-        return Server(release, gpu=False, backends=("onnxruntime", "python"))
+        embedded = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)
+        return Server(embedded, gpu=False, backends=("onnxruntime", "python"))
     name = text.removesuffix(_CPU)
     by_server = {release.server: release for release in RELEASES.values()}
     known = RELEASES.get(name) or by_server.get(name)

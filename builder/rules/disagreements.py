@@ -32,7 +32,25 @@ class Disagreement:
         return not reason and self.rule in rules
 
 
-DISAGREEMENTS: tuple[Disagreement, ...] = ()
+DISAGREEMENTS: tuple[Disagreement, ...] = (
+    Disagreement(
+        "python-environment",
+        "An absolute path is one of the server's machine, or of its container: whether the environment is there cannot "
+        "be told from here.",
+        server=r"Failed to get the canonical path for /",
+    ),
+    Disagreement(
+        "python-auto-complete",
+        "What `auto_complete_config` sets, and whether that contradicts the configuration, only running it tells.",
+        server=r"auto-complete-config function for model .* tries to set",
+    ),
+    Disagreement(
+        "python-raises",
+        "A python model that fails at a warmup request ends the server of release 24.10 (signal 11): whether `execute` "
+        "raises, only running it tells.",
+        server=r"^Signal \(11\)",
+    ),
+)
 
 
 def explained(rule: str) -> tuple[Disagreement, ...]:

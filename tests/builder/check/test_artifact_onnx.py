@@ -2,11 +2,13 @@
 
 import random
 import time
+from dataclasses import replace
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from builder.check.target import server_of
 from builder.graphs.onnx_summary import CONFIG_TYPES, summary_of, summary_of_bytes
 from builder.releases import PINNED_RELEASE, RELEASES, ir_taken, opset_taken
 from serving.dtypes import BY_ONNX
@@ -80,6 +82,13 @@ CASES = {
     "onnx-opset": ((CONFIG, graph(opset=opset_taken(None) + 1)), (CONFIG, graph(opset=opset_taken(None)))),
     "onnx-ir-version": ((CONFIG, graph(ir_version=14)), (CONFIG, graph(ir_version=13))),
     "onnx-custom-domain": ((CONFIG, FOREIGN), (CONFIG, WITH_FUNCTION)),
+    "onnx-operator": ((CONFIG, graph([helper.make_node("Identty", ["x"], ["y"])])),
+                      (CONFIG, graph([helper.make_node("Identity", ["x"], ["y"])]))),
+    "onnx-warmup": (
+        ('model_warmup [ { name: "w" batch_size: 1 } ]', graph()),
+        ('model_warmup [ { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 '
+         "zero_data: true } } } ]", graph()),
+    ),
 }  # fmt: skip
 
 
@@ -246,6 +255,52 @@ def test_the_release_decides_the_opset_and_the_ir_version(release, tmp_path):
         f"1/model.onnx has opset {newest + 1}, and the server of release {release} takes up to {newest}"
     )
     assert hits["onnx-ir-version"][0].fix == f"set model.ir_version = {ir} and save it again"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset", "found_there"),
+    [
+        (
+            [helper.make_node("Gelu", ["x"], ["y"])],
+            17,
+            ["1/model.onnx has the operator 'Gelu', which came with opset 20"],
+        ),
+        ([helper.make_node("Gelu", ["x"], ["y"])], 20, []),
+        ([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")], 17, []),
+        ([helper.make_node("relu", ["x"], ["y"])], 17, ["1/model.onnx has the operator 'relu', which ONNX has not"]),
+    ],
+)
+def test_an_operator_has_to_be_in_the_opset_that_the_file_names(nodes, opset, found_there, tmp_path):
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = on_disk(tmp_path, CONFIG, {"1/model.onnx": graph(nodes, opsets=opsets)})
+    hits = found(model).get("onnx-operator", [])
+    assert [hit.message.startswith(text) for hit, text in zip(hits, found_there, strict=True)] == [True] * len(hits)
+    library = CONFIG + 'model_operations { op_library_filename: "libops.so" }'
+    assert "onnx-operator" not in found(on_disk(tmp_path / "l", library, {"1/model.onnx": graph(nodes, opsets=opsets)}))
+
+
+def test_the_embedded_server_takes_what_its_onnx_runtime_takes(tmp_path):
+    release = server_of("embedded").release
+    assert release.name == "24.10"
+    newest = opset_taken(None, release.onnxruntime)
+    assert newest > opset_taken("24.10")
+    for opset, refused in ((newest, False), (newest + 1, True)):
+        model = on_disk(tmp_path / str(opset), CONFIG, {"1/model.onnx": graph(opset=opset)})
+        assert ("onnx-opset" in found(replace(model, release=release))) is refused
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"), [(["batch", "any"], True), (["batch", 5], False), (["batch"], False), (["batch", 4], True)]
+)
+def test_what_follows_from_the_nodes_counts_only_where_the_file_says_nothing(said, fits, tmp_path):
+    relu = [helper.make_node("Relu", ["x"], ["y"])]
+    model = on_disk(tmp_path, CONFIG, {"1/model.onnx": graph(relu, outputs=[value("y", shape=said)])})
+    assert ("onnx-shape" not in found(model)) is fits
+
+
+def test_a_known_domain_needs_no_opset(tmp_path):
+    file = graph([helper.make_node("Relu", ["x"], ["y"])], opsets=[helper.make_opsetid("ai.onnx.ml", 3)])
+    assert found(on_disk(tmp_path, CONFIG, {"1/model.onnx": file}), warnings=False) == {}
 
 
 def test_what_releases_take_is_what_was_measured():

@@ -154,7 +154,7 @@ def _config(build: Build, of: str) -> Result:
         checksums=checksums_of(build, artifact, made),
     )
     if artifact.format != "ensemble":  # whose graph is checked across its steps
-        require_sound(config, subject.model, subject.name)
+        require_sound(config, subject.model, subject.name, subject.spec.server)
     files = {name: sha256_of(file) for name, file in {**config.copies, **made}.items()}
     identity = publish.config_identity(config, build.header)
     data = {"config": config.as_dict(subject.spec.folder), "files": files, "identity": identity}

@@ -88,7 +88,7 @@ def opset_of_server(release: str | None, exporter: str) -> int:
 
 
 def opset_taken(release: str | None, onnxruntime: str = "") -> int:
-    """The newest opset that the server of ``release`` loads, or one with another ``onnxruntime``, whoever wrote the file.
+    """The newest opset that the server of ``release`` loads, whoever wrote the file; or that of an ``onnxruntime``.
 
     Raises:
         KeyError: the release is not in the table.
@@ -97,7 +97,7 @@ def opset_taken(release: str | None, onnxruntime: str = "") -> int:
 
 
 def ir_taken(release: str | None, onnxruntime: str = "") -> int:
-    """The newest IR version of an ONNX file that the server of ``release`` loads, or one with another ``onnxruntime``.
+    """The newest IR version of an ONNX file that the server of ``release`` loads; or that of an ``onnxruntime``.
 
     Raises:
         KeyError: the release is not in the table.

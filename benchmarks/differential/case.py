@@ -113,7 +113,7 @@ class Case:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            if path.endswith(CONFIG):
+            if path.endswith(".pbtxt"):
                 text = content.decode("latin-1")
                 content = pattern.sub(lambda found: names.get(found[0], found[0]), text).encode("latin-1")
             if content.startswith(LINK):

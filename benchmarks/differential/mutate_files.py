@@ -218,9 +218,11 @@ def onnx_operator(model: Any, rng: random.Random) -> None:
 
 def onnx_external(model: Any, rng: random.Random) -> None:
     """Weights in a file beside the model that is not there, or leads out of the folder."""
-    weight = next(iter(model.graph.initializer), None)
-    if weight is None:
-        weight = model.graph.initializer.add(name="weight", data_type=1, dims=[2])
+    used = {name for node in model.graph.node for name in node.input}
+    weights = [weight for weight in model.graph.initializer if weight.name in used]
+    if not weights:
+        raise ValueError("no weights")
+    weight = rng.choice(weights)
     for name in ("raw_data", "float_data", "int64_data", "int32_data", "double_data", "string_data", "uint64_data"):
         weight.ClearField(name)
     weight.data_location = 1

@@ -85,6 +85,16 @@ VERSION_NAME = Rule(
     bad="encoder/1-old/model.onnx",
     good="encoder/1/model.onnx",
 )
+VERSION_HUGE = Rule(
+    id="version-folder-huge",
+    severity="error",
+    title="a version's number is larger than any number",
+    reason='The server reads it as a number of 64 bits, and ends on the spot where it is none: "terminate called after '
+    "throwing an instance of 'std::out_of_range'\".",
+    fix="Name the folder by a smaller number.",
+    bad="encoder/99999999999999999999/model.onnx",
+    good="encoder/20261121/model.onnx",
+)
 IGNORED = Rule(
     id="version-folder-ignored",
     severity="warning",
@@ -126,6 +136,7 @@ RULES: tuple[Rule, ...] = (
     NO_VERSION,
     MISSING_VERSION,
     VERSION_NAME,
+    VERSION_HUGE,
     IGNORED,
     DUPLICATE,
     INTERNAL,

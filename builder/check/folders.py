@@ -50,9 +50,18 @@ def model_hits(reading: Reading) -> Iterator[tuple[Rule, Hit]]:
         if not entry.is_dir or entry.name in _KNOWN:
             continue
         number = version_of(entry.name)
-        if number is None and model.versions:
+        if number is not None and not -(2**63) <= number < 2**63:
+            fix = "name it by a smaller number: because of it the server ends"
+            yield rules.VERSION_HUGE, Hit(f"the version `{entry.name}` is larger than any number", fix, file=entry.name)
+        elif number is None and model.versions:
             fix = "name a version by a number without leading zeros, move other folders elsewhere"
             yield rules.IGNORED, Hit(f"the server passes over the folder `{entry.name}`", fix, file=entry.name)
+        elif number is not None and number < 0 and model.config is not None and model.config.platform != "ensemble":
+            fix = "name it by a number of 1 or more"
+            yield (
+                rules.VERSION_NAME,
+                Hit(f"the server looks for another folder than `{entry.name}`", fix, file=entry.name),
+            )
         elif number is not None and number in model.served and model.versions[number].name != str(number):
             fix = f"rename it to {number}"
             message = f"the server reads the folder `{entry.name}` as version {number}, and looks for `{number}`"
@@ -76,7 +85,7 @@ def _versions(reading: Reading) -> Iterator[tuple[Rule, Hit]]:
         yield rules.NO_VERSION, Hit(f"the version policy serves {asked}, the folder holds {there}", fix, path)
     elif not model.versions:
         folders = [entry.name for entry in reading.entries if entry.is_dir and entry.name not in _KNOWN]
-        held = f"; the folders {', '.join(folders[:_MOST_SHOWN])} are none" if folders else ""
+        held = f"; there are only {', '.join(folders[:_MOST_SHOWN])}" if folders else ""
         fix = "make the folder `1`" + (", empty" if model.config.platform == "ensemble" else " with the model's file")
         yield rules.NO_VERSION, Hit(f"there is no version's folder{held}", fix, file="")
 

@@ -36,11 +36,27 @@ class Judgement:
     models: int
 
 
+def groups() -> tuple[tuple[str, tuple[Rule, ...]], ...]:
+    """Every rule there is, each once, under the headings of the page."""
+    across: list[Rule] = [rule for rules, _ in REPOSITORY_RULES for rule in rules]
+    groups = (
+        ("The text of config.pbtxt", PARSING_RULES),
+        ("Folders and versions", own.RULES),
+        ("The configuration", tuple(rule for rule, _ in CONFIG_RULES)),
+        ("The model's files", tuple(rule for rule, _ in ARTIFACT_RULES)),
+        ("Ensembles and their models", tuple(across)),
+    )
+    seen: set[str] = set()
+    made = []
+    for title, rules in groups:
+        made.append((title, tuple({rule.id: rule for rule in rules if rule.id not in seen}.values())))
+        seen.update(rule.id for rule in rules)
+    return tuple(made)
+
+
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule there is, each once, in the order of the page."""
-    groups: list[Iterable[Rule]] = [PARSING_RULES, own.RULES, [rule for rule, _ in CONFIG_RULES]]
-    groups += [[rule for rule, _ in ARTIFACT_RULES], *(rules for rules, _ in REPOSITORY_RULES)]
-    return tuple({rule.id: rule for group in groups for rule in group}.values())
+    """Every rule there is, in the order of the page."""
+    return tuple(rule for _, rules in groups() for rule in rules)
 
 
 def check_repositories(
@@ -132,7 +148,7 @@ def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judge
     for rules, look in REPOSITORY_RULES:
         named = rules[0].id if rules else "repository"
         try:
-            for name, rule, hit in look(models):
+            for name, rule, hit in look(models, config_only):
                 if name in by_name:
                     yield by_name[name], rule, hit
         except Exception as error:

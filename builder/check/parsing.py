@@ -49,7 +49,7 @@ VALUE = Rule(
 RULES: tuple[Rule, ...] = (SYNTAX, FIELD, VALUE)
 
 _BOOLEANS = ("true", "false", "True", "False", "t", "f", "0", "1")
-_INTEGER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
+_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|\d+)\Z")
 _MOST = 50
 _RANGES = {1: (-(2**31), 2**31 - 1), 2: (-(2**63), 2**63 - 1), 3: (0, 2**32 - 1), 4: (0, 2**64 - 1)}
 """By ``FieldDescriptor.CPPTYPE_*``."""
@@ -77,13 +77,29 @@ def parse(text: str, file: str = "config.pbtxt") -> tuple[Any | None, Problems]:
     except (ValueError, TypeError, RecursionError) as error:  # lone surrogates, messages nested without end
         line = "the file is not UTF-8" if "surrogate" in str(error) else f"the file cannot be parsed: {error}"
         return None, [(SYNTAX, Hit(line[:200], "write it anew", file=file, line=1))]
+    if "+" in text and (problems := _plus_signs(text, file)):
+        return None, problems
     return message, []
+
+
+def _plus_signs(text: str, file: str) -> Problems:
+    """Numbers with a plus before them, which Python's parser takes and the server's does not."""
+    found = []
+    for _, node, message, fix in _walk(tree_of(text), model_config_class().DESCRIPTOR):
+        if node.value is not None and node.value.startswith("+") and not node.quoted:
+            hit = Hit(f"{message} (column {node.column})", fix, file=file, line=node.line)
+            found.append((VALUE, hit))
+    return found
 
 
 def _problems(text: str, error: Any, file: str) -> Problems:
     root = tree_of(text)
     found = []
+    said: set[tuple[str, int]] = set()  # a list of an unknown name is one mistake
     for rule, node, message, fix in _walk(root, model_config_class().DESCRIPTOR):
+        if rule is FIELD and (message, node.line) in said:
+            continue
+        said.add((message, node.line))
         found.append((rule, Hit(f"{message} (column {node.column})", fix, file=file, line=node.line)))
         if len(found) == _MOST:
             break
@@ -106,7 +122,7 @@ def _walk(root: Node, descriptor: Any) -> Iterator[_Problem]:
         node, kind = waiting.pop(0)
         yield from _once(node, kind)
         for child in node.children:
-            known = kind.fields_by_name.get(child.name)
+            known = _named(kind.fields_by_name, child.name)
             if known is None:
                 yield _unknown(child, kind)
             elif known.message_type is None:
@@ -123,12 +139,17 @@ def _walk(root: Node, descriptor: Any) -> Iterator[_Problem]:
                 waiting.append((child, known.message_type))
 
 
+def _named(table: Any, name: str) -> Any:
+    """A field or a value by its name: protobuf's tables fail at names that are no UTF-8."""
+    return table.get(name) if name.isascii() else None
+
+
 def _once(node: Node, kind: Any) -> Iterator[_Problem]:
     """Fields that are no lists, and choices, each at most once."""
     seen: Counter[str] = Counter()
     chosen: dict[str, str] = {}
     for child in node.children:
-        known = kind.fields_by_name.get(child.name)
+        known = _named(kind.fields_by_name, child.name)
         if known is None or known.is_repeated or is_map(known):
             continue
         seen[child.name] += 1
@@ -145,9 +166,10 @@ def _unknown(node: Node, kind: Any) -> _Problem:
     names = kind.fields_by_name
     where = "ModelConfig" if kind.full_name == model_config_class().DESCRIPTOR.full_name else kind.name
     homes = [home for home in _homes().get(node.name, ()) if home]
-    fix = did_you_mean(node.name, names)
-    if not fix and node.name in _homes():
+    if node.name in _homes():
         fix = f"write it in `{homes[0]} {{ ... }}`" if homes else "write it outside of the brackets"
+    else:
+        fix = did_you_mean(node.name, names)
     return FIELD, node, f"{where} has no field `{node.name[:60]}`", fix or f"it has {', '.join(names)}"
 
 
@@ -172,7 +194,7 @@ def _scalar(node: Node, known: Any) -> Iterator[_Problem]:
         yield VALUE, node, f"`{name}` is a single value, not a message", f"write {name}: ..."
     elif known.enum_type is not None:
         words = known.enum_type.values_by_name
-        if value not in words and (node.quoted or not _INTEGER.match(value)):
+        if _named(words, value) is None and (node.quoted or not _INTEGER.match(value)):
             fix = _word(value, words)
             yield VALUE, node, f"`{name}` has no value `{value[:60]}`", fix or f"one of {', '.join(words)}"
         elif node.quoted:

@@ -65,6 +65,8 @@ def tree_of(text: str) -> Node:
                 message.children.append(last)
                 pending, awaits = None, False
             else:
+                if pending is not None:  # a name and nothing else
+                    message.children.append(pending)
                 pending = Node(token, line, column)
             continue
         last = None
@@ -79,9 +81,13 @@ def tree_of(text: str) -> Node:
             closes = token == "]"
             if len(stack) > 1 and (stack[-1][1] is not None) == closes:
                 stack.pop()
+        elif token in ",;" and pending is not None:
+            message.children.append(pending)
         awaits = token == ":"
         if not awaits:
             pending = None
+    if pending is not None:
+        stack[-1][0].children.append(pending)
     return root
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.findings import did_you_mean
 from builder.releases import RELEASES, Release
 from serving.errors import UsageError
+from serving.runtime import ONNXRUNTIME, TRITON_RELEASE
 
 EMBEDDED = "embedded"
-_EMBEDDED_RELEASE = "24.10"
 _CPU = "-cpu"
 
 
@@ -41,11 +41,12 @@ def server_of(text: str | None) -> Server:
     if text is None:
         return Server()
     if text == EMBEDDED:
-        return Server(RELEASES[_EMBEDDED_RELEASE], gpu=False, backends=("onnxruntime", "python"))
+        release = replace(RELEASES[TRITON_RELEASE], onnxruntime=ONNXRUNTIME)
+        return Server(release, gpu=False, backends=("onnxruntime", "python"))
     name = text.removesuffix(_CPU)
     by_server = {release.server: release for release in RELEASES.values()}
-    release = RELEASES.get(name) or by_server.get(name)
-    if release is None:
+    known = RELEASES.get(name) or by_server.get(name)
+    if known is None:
         newest, version = max(RELEASES), max(by_server, key=_number)
         raise UsageError(
             f"unknown release of Triton: {text}",
@@ -55,7 +56,7 @@ def server_of(text: str | None) -> Server:
             got=text,
             fix=did_you_mean(name, [*RELEASES, EMBEDDED]) or f"--server {newest}",
         )
-    return Server(release, gpu=False if text.endswith(_CPU) else None)
+    return Server(known, gpu=False if text.endswith(_CPU) else None)
 
 
 def _number(version: str) -> tuple[int, ...]:

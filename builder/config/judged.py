@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from builder.config.model_config import ModelConfig, decide
 from builder.errors import ConfigError
 from builder.findings import Finding, KeyPath
+from builder.releases import RELEASES
 from builder.spec import ModelSpec, Spec
 from builder.spec.yaml_source import Document, spell
 from builder.triton_fields import message_of
@@ -33,8 +33,13 @@ _SEQUENCE = {"iterative_sequence": "iterative"}
 _BATCH = {"preferred_batch_size": "preferred"}
 
 
-def findings_of(config: ModelConfig, model: ModelSpec) -> list[Finding]:
+def findings_of(config: ModelConfig, model: ModelSpec, server: str | None = None) -> list[Finding]:
     """What Triton refuses of it; paths begin at the model. Nothing where it is no valid message: render says so.
+
+    Args:
+        config: as it was decided.
+        model: what the spec says.
+        server: the Triton release that it is for; None for any.
 
     Raises:
         MissingDependencyError: tritonclient is not installed.
@@ -49,7 +54,7 @@ def findings_of(config: ModelConfig, model: ModelSpec) -> list[Finding]:
             message = message_of(judged.tree)
         except ValueError:
             continue
-        for rule, hit in config_hits(message, warnings=False):
+        for rule, hit in config_hits(message, release=RELEASES.get(server or ""), warnings=False):
             path = spec_path(hit.path, judged.tree, model)
             if host and any(each.what == hit.message for each in found):
                 continue  # said of the configuration that it is made of
@@ -105,13 +110,13 @@ def _of_tensor(key: str, rest: KeyPath, tree: Mapping[str, Any], model: ModelSpe
     return (f"{key.removeprefix('batch_')}s", name)
 
 
-def require_sound(config: ModelConfig, model: ModelSpec, name: str) -> None:
+def require_sound(config: ModelConfig, model: ModelSpec, name: str, server: str | None = None) -> None:
     """For what only the artifact tells: the configuration as it was decided in the end.
 
     Raises:
         ConfigError: Triton would refuse it; with the first thing that is wrong, and its key in the spec.
     """
-    for found in findings_of(config, model)[:1]:
+    for found in findings_of(config, model, server)[:1]:
         where = spell(("models", name, *found.path))
         raise ConfigError(found.what, where=where, expected=found.expected, got=found.got, fix=found.fix)
 
@@ -126,7 +131,7 @@ def problems_of(spec: Spec, document: Document) -> list[Problem]:
     problems = []
     for name, model in spec.models.items():
         try:
-            found = _declared(name, model, spec.folder)
+            found = _declared(name, model, spec)
         except MissingDependencyError:  # what needs it says so
             return []
         for each in found:
@@ -135,18 +140,18 @@ def problems_of(spec: Spec, document: Document) -> list[Problem]:
     return problems
 
 
-def _declared(name: str, model: ModelSpec, folder: Path) -> list[Finding]:
+def _declared(name: str, model: ModelSpec, spec: Spec) -> list[Finding]:
     interface = model.declared
     if model.ensemble is not None or not (interface.inputs and interface.outputs) or not _asks(model):
         return []
     fmt = "python" if model.source is not None and model.source.kind == "python_model" else _format(model)
     try:
-        config = decide(name, model, interface, fmt=fmt, sizes={}, folder=folder)
+        config = decide(name, model, interface, fmt=fmt, sizes={}, folder=spec.folder)
     except ConfigError as error:
         key = error.where.removesuffix(" in the spec")
         path = tuple(key.split(".")) if key != error.where else ()
         return [Finding(error.what, error.expected, error.got, error.fix, path)]
-    return findings_of(config, model)
+    return findings_of(config, model, spec.server)
 
 
 def _asks(model: ModelSpec) -> bool:

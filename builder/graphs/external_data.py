@@ -24,7 +24,7 @@ def external_files(path: Path) -> dict[str, int]:
         ValueError, OSError: as :func:`load_graph`.
     """
     needed: dict[str, int] = {}
-    for tensor in _external_tensors(load_graph(path)):
+    for tensor in external_tensors(load_graph(path)):
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         end = _number(entries, "offset", path, tensor.name) + _number(entries, "length", path, tensor.name)
@@ -66,7 +66,7 @@ def _write_renamed(source: Path, to: Path, names: dict[str, str]) -> None:
     import onnx
 
     model = onnx.load(str(source), load_external_data=False)
-    for tensor in _external_tensors(model):
+    for tensor in external_tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = names[entry.value]
@@ -129,7 +129,7 @@ def _number(entries: dict[str, str], key: str, path: Path, tensor: str) -> int:
     return int(text)
 
 
-def _external_tensors(model: Any) -> Iterator[Any]:
+def external_tensors(model: Any) -> Iterator[Any]:
     """Every tensor of a model that lies outside of it: initializers, and attributes of nodes, in subgraphs too."""
     nodes = [node for function in model.functions for node in function.node]
     return (tensor for tensor in [*_tensors(model.graph), *_of_nodes(nodes)] if tensor.data_location == tensor.EXTERNAL)

@@ -22,8 +22,9 @@ def _groups(subject: Subject) -> Iterator[tuple[int, Any, str]]:
 GPUS = Rule(
     id="instance-group-gpus",
     severity="error",
-    title="GPUs in an instance group of another kind",
-    reason='"has kind KIND_CPU but specifies one or more GPUs"; likewise KIND_MODEL.',
+    title="GPUs in an instance group of another kind, or a GPU that no machine has",
+    reason='"has kind KIND_CPU but specifies one or more GPUs", likewise KIND_MODEL; "specifies invalid or unsupported '
+    'gpu id". KIND_AUTO becomes KIND_CPU where one of its GPUs is not there, and is refused then like that kind.',
     fix="Take `gpus` out, or write kind: KIND_GPU.",
     bad="instance_group [ { kind: KIND_CPU, gpus: [0] } ]",
     good="instance_group [ { kind: KIND_GPU, gpus: [0] } ]",
@@ -31,12 +32,17 @@ GPUS = Rule(
 
 
 def instance_group_gpus(subject: Subject) -> Iterator[Hit]:
-    """KIND_AUTO may name some: it becomes KIND_CPU or KIND_GPU by whether they are there."""
+    """KIND_AUTO may name some that are there."""
     for index, group, kind in _groups(subject):
         if kind in ("KIND_CPU", "KIND_MODEL") and group.gpus:
             listed = ", ".join(map(str, group.gpus))
             fix = "take `gpus` out, or write kind: KIND_GPU"
             yield Hit(f"an instance group of {kind} names GPUs: {listed}", fix, (_AT, index, "gpus"))
+            continue
+        for position, gpu in enumerate(group.gpus):
+            if gpu < 0:
+                path = (_AT, index, "gpus", position)
+                yield Hit(f"there is no GPU {gpu}", "write the numbers that nvidia-smi shows, from 0", path)
 
 
 PROFILE = Rule(

@@ -95,14 +95,18 @@ UNKNOWN = Rule(
 
 
 def backend_unknown(subject: Subject) -> Iterator[Hit]:
-    """A name that is no backend's, unless its library lies there or `runtime` names one."""
-    backend = subject.config.backend
+    """A name that is no backend's, unless its library lies there or `runtime` names one; `model.NAME` says one too."""
+    backend = subject.config.backend or subject.backend
     if not backend or backend in _KNOWN or backend in subject.libraries or subject.config.runtime:
         return
     if subject.config.platform == ENSEMBLE:
         return  # platform-backend-pair says it
     hint = did_you_mean(backend, _KNOWN)
-    yield Hit(f"no such backend: `{backend}`", hint or f"one of {', '.join(_KNOWN)}", ("backend",))
+    yield Hit(
+        f"no such backend: `{backend}`",
+        hint or f"one of {', '.join(_KNOWN)}",
+        ("backend",) if subject.config.backend else (),
+    )
 
 
 PAIR = Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from builder.findings import did_you_mean
@@ -124,7 +125,7 @@ def accelerator_unknown(subject: Subject) -> Iterator[Hit]:
     accelerators = config.optimization.execution_accelerators
     kinds = {enum_name(group, "kind") for group in config.instance_group}
     for field, known in _ACCELERATORS.items():
-        if field.startswith("gpu") and kinds == {"KIND_CPU"}:
+        if field.startswith("gpu") and (kinds == {"KIND_CPU"} or subject.gpu is False):
             continue
         for index, accelerator in enumerate(getattr(accelerators, field)):
             if accelerator.name not in known:
@@ -133,10 +134,67 @@ def accelerator_unknown(subject: Subject) -> Iterator[Hit]:
                 yield Hit(f"ONNX Runtime has no accelerator `{accelerator.name}`", hint, path)
 
 
+AGENT = Rule(
+    id="agent-without-name",
+    severity="error",
+    title="a repository agent has no name",
+    reason='The server looks for the library `libtritonrepoagent_NAME.so`, and finds none of no name: "unable to find '
+    "'libtritonrepoagent_.so' for repo agent ''\". The list itself must hold one at least: with "
+    "`model_repository_agents { }` the server of release 24.10 ends on the spot.",
+    fix="Name it (`checksum` comes with Triton), or take `model_repository_agents` out.",
+    bad="model_repository_agents { agents [ { } ] }",
+    good='model_repository_agents { agents [ { name: "checksum" } ] }',
+)
+
+
+def agent_without_name(subject: Subject) -> Iterator[Hit]:
+    """Each agent, and the list that holds none."""
+    config = subject.config
+    at = "model_repository_agents"
+    if config.HasField(at) and not config.model_repository_agents.agents:
+        yield Hit("model_repository_agents holds no agent", "take it out, or name one", (at,))
+    for index, agent in enumerate(config.model_repository_agents.agents):
+        if not agent.name:
+            yield Hit("a repository agent without a name", 'write name: "checksum"', (at, "agents", index))
+
+
+_INTEGERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode")
+_BOOLEANS = ("enable_mem_arena", "enable_mem_pattern")
+
+ONNX_PARAMETER = Rule(
+    id="onnx-parameter",
+    severity="error",
+    title="a parameter that ONNX Runtime's backend reads has a value that it cannot read",
+    reason='"failed to convert parameter to an integer", "Expected values for execution_mode are 0 or 1": the backend '
+    "reads the parameters that it knows when it loads the model, and passes over all others.",
+    fix="Write a whole number, or 0, 1, true, false.",
+    bad='backend: "onnxruntime"\nparameters { key: "execution_mode", value { string_value: "parallel" } }',
+    good='backend: "onnxruntime"\nparameters { key: "execution_mode", value { string_value: "1" } }',
+)
+
+
+def onnx_parameter(subject: Subject) -> Iterator[Hit]:
+    """Numbers of threads, the mode, and the switches."""
+    if subject.backend != "onnxruntime":
+        return
+    parameters = subject.config.parameters
+    for name in (name for name in (*_INTEGERS, *_BOOLEANS) if name in parameters):
+        value = parameters[name].string_value
+        path = ("parameters", name)
+        if name in _BOOLEANS and value.strip().lower() not in ("0", "1", "true", "false"):
+            yield Hit(f"{name} is `{value}`", 'write string_value: "0" or "1"', path)
+        elif name == "execution_mode" and value.strip() not in ("0", "1"):
+            yield Hit(f"{name} is `{value}`", 'write string_value: "0" for sequential, "1" for parallel', path)
+        elif name in _INTEGERS and not re.fullmatch(r"\s*[-+]?[0-9]+\s*", value):
+            yield Hit(f"{name} is `{value}`", "write a whole number; 0 leaves it to ONNX Runtime", path)
+
+
 RULES: tuple[ConfigRule, ...] = (
     (CACHE, response_cache_scheduler),
     (METRICS, metric_control),
     (STRATEGY, batch_strategy_sequence),
     (PARAMETER, python_parameter),
     (ACCELERATOR, accelerator_unknown),
+    (AGENT, agent_without_name),
+    (ONNX_PARAMETER, onnx_parameter),
 )

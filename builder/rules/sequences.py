@@ -197,10 +197,10 @@ def _dims(of: str, first: list[int], state: list[int], path: KeyPath) -> Iterato
 
 PASSIVE = Rule(
     id="sequence-needs-instance",
-    severity="error",
+    severity="warning",
     title="sequence batching and only passive instances",
-    reason='A passive instance runs only what the backend itself gives it, so the scheduler has none: "Initialization '
-    'failed for all sequence-batch scheduler threads".',
+    reason="A passive instance runs only what the backend itself gives it, so the scheduler has none: the model loads, "
+    "and no sequence is ever run.",
     fix="Take `passive` out of one instance group.",
     bad="sequence_batching { }\ninstance_group [ { kind: KIND_CPU, passive: true } ]",
     good="sequence_batching { }\ninstance_group [ { kind: KIND_CPU } ]",

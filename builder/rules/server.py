@@ -74,7 +74,7 @@ def backend_not_in_server(subject: Subject) -> Iterator[Hit]:
 GPU = Rule(
     id="kind-gpu-on-cpu-server",
     severity="error",
-    title="KIND_GPU on a server without GPUs",
+    title="KIND_GPU, or numbers of GPUs, on a server without GPUs",
     reason='"instance group .. has kind KIND_GPU but no GPUs are available", or "but server does not support GPUs": '
     "the "
     "server refuses the model. Asked only with `--server RELEASE-cpu` or `--server embedded`.",
@@ -89,9 +89,13 @@ def gpu_on_cpu_server(subject: Subject) -> Iterator[Hit]:
     if subject.gpu is not False or subject.is_ensemble:
         return
     for index, group in enumerate(subject.config.instance_group):
-        if enum_name(group, "kind") == "KIND_GPU":
+        kind = enum_name(group, "kind")
+        if kind == "KIND_GPU":
             fix = "write KIND_CPU, or KIND_AUTO"
             yield Hit("KIND_GPU, and the server has no GPU", fix, ("instance_group", index, "kind"))
+        elif kind == "KIND_AUTO" and group.gpus:
+            path = ("instance_group", index, "gpus")
+            yield Hit("an instance group names GPUs, and the server has none", "take `gpus` out", path)
 
 
 RULES: tuple[ConfigRule, ...] = (

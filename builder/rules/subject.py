@@ -101,7 +101,8 @@ class Subject:
         name: of the model's folder; None where that is not to be looked at.
         files: what the first version's folder holds, True for folders; None where that is not known.
         libraries: backends whose own library lies in the model's folder.
-        completes: the backend may fill in types and dims that are missing, which only its files could tell.
+        completes: the backend may fill in types and dims that are missing; None where that hangs on a python model's
+            code, which is not looked at.
         release: of Triton; None for any.
         gpu: False where the repository is known to be served without one.
         backends: those of the server, where they are known.
@@ -112,7 +113,7 @@ class Subject:
     name: str | None = None
     files: Mapping[str, bool] | None = None
     libraries: frozenset[str] = frozenset()
-    completes: bool = False
+    completes: bool | None = False
     release: Release | None = None
     gpu: bool | None = None
     backends: tuple[str, ...] = ()

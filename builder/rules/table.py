@@ -20,7 +20,7 @@ from builder.rules import (
     warmup,
 )
 from builder.rules.rule import Hit, Rule
-from builder.rules.subject import ConfigRule, Subject, served_by
+from builder.rules.subject import ENSEMBLE, ConfigRule, Served, Subject, served_by
 
 CONFIG_RULES: tuple[ConfigRule, ...] = (
     *identity.RULES,
@@ -39,9 +39,14 @@ CONFIG_RULES: tuple[ConfigRule, ...] = (
 _COMPLETING = ("tensorrt", "openvino", "tensorflow", "dali", "fil", "vllm", "tensorrtllm")
 
 
-def completes(backend: str) -> bool:
-    """Whether a backend may fill in a type or dims that a tensor of the configuration lacks."""
-    return backend in _COMPLETING
+def completes(served: Served) -> bool | None:
+    """Whether the backend may fill in a type or dims that a tensor of the configuration lacks.
+
+    None where that hangs on a python model's code; a backend that is not known may be any.
+    """
+    if served.backend == "python":
+        return None
+    return served.backend in _COMPLETING or (not served.backend and served.platform != ENSEMBLE)
 
 
 def config_hits(
@@ -56,7 +61,7 @@ def config_hits(
         warnings: also what the server takes and serves worse than it could.
     """
     served = served_by(config)
-    subject = Subject(config, served, name=name, release=release, completes=completes(served.backend))
+    subject = Subject(config, served, name=name, release=release, completes=completes(served))
     for rule, look in CONFIG_RULES:
         if warnings or rule.severity == "error":
             for hit in look(subject):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from builder.findings import KeyPath
@@ -60,7 +60,7 @@ TYPE = Rule(
 
 def data_type_missing(subject: Subject) -> Iterator[Hit]:
     """TYPE_INVALID, which is also what the field has where it is not written."""
-    if subject.completes:
+    if subject.completes is not False:
         return
     for side, index, tensor in tensors(subject.config):
         if enum_name(tensor, "data_type") == "TYPE_INVALID":
@@ -84,12 +84,39 @@ DIMS = Rule(
 
 def dims_missing(subject: Subject) -> Iterator[Hit]:
     """No dims at all."""
-    if subject.completes:
+    if subject.completes is not False:
         return
     for side, index, tensor in tensors(subject.config):
         if not tensor.dims:
             scalar = "; of one number per sample: dims: [1] with reshape: { shape: [] }"
             yield Hit(f"{called(side, index, tensor)} has no dims", "write dims: [...]" + scalar, (side, index, "dims"))
+
+
+CODE = Rule(
+    id="tensor-left-to-code",
+    severity="warning",
+    title="a tensor of a python model lacks its type or dims",
+    reason="The server refuses the model unless the code's `auto_complete_config` fills them in, which is not looked "
+    "at "
+    "with --config-only. Expected gain of writing them: the model loads whatever its code does, and others can see "
+    "what "
+    "it takes.",
+    fix="Write the tensor's `data_type` and `dims`.",
+    bad='backend: "python"\ninput [ { name: "x", dims: [4] } ]',
+    good='backend: "python"\ninput [ { name: "x", data_type: TYPE_FP32, dims: [4] } ]',
+)
+
+
+def left_to_code(subject: Subject) -> Iterator[Hit]:
+    """Where the code is not looked at; where it is, either it completes or the server refuses."""
+    if subject.completes is not None:
+        return
+    for side, index, tensor in tensors(subject.config):
+        missing = [] if tensor.dims else ["dims"]
+        missing += ["data_type"] if enum_name(tensor, "data_type") == "TYPE_INVALID" else []
+        if missing:
+            message = f"{called(side, index, tensor)} has no {' and no '.join(missing)}: the code has to fill that in"
+            yield Hit(message, f"write {' and '.join(missing)}", (side, index))
 
 
 RANGE = Rule(
@@ -185,17 +212,42 @@ TWICE = Rule(
     id="tensor-twice",
     severity="error",
     title="two inputs, or two outputs, have one name",
-    reason="ONNX Runtime, TensorRT and PyTorch compare the number of tensors with the model's and refuse it; a python "
-    "model loads, but no request can have the number of inputs that the server then demands.",
+    reason="ONNX Runtime compares the number of inputs with the model's and refuses another, TensorRT and PyTorch that "
+    "of the outputs as well.",
     fix="Take one of them out, or correct its name.",
-    bad='input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
-    good='input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
+    bad='backend: "onnxruntime"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
+    good='backend: "onnxruntime"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
 )
+REPEATED = Rule(
+    id="tensor-repeated",
+    severity="warning",
+    title="two inputs, or two outputs, have one name, and the server does not mind",
+    reason="Python models, ensembles and outputs of ONNX models are not counted at load. With an input that is there "
+    "twice no request can have the number of inputs that the server then demands.",
+    fix="Take one of them out, or correct its name.",
+    bad='backend: "python"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "x", data_type: TYPE_FP32, dims: [1] } ]',
+    good='backend: "python"\n'
+    'input [ { name: "x", data_type: TYPE_FP32, dims: [1] }, { name: "z", data_type: TYPE_FP32, dims: [1] } ]',
+)
+_COUNTED = {"onnxruntime": ("input",), "tensorrt": ("input", "output"), "pytorch": ("input", "output")}
 
 
 def tensor_twice(subject: Subject) -> Iterator[Hit]:
-    """Each name after its first place."""
-    for side in ("input", "output"):
+    """Where the backend counts them."""
+    yield from _twice(subject, _COUNTED.get(subject.backend, ()))
+
+
+def tensor_repeated(subject: Subject) -> Iterator[Hit]:
+    """Everywhere else."""
+    counted = _COUNTED.get(subject.backend, ())
+    yield from _twice(subject, [side for side in ("input", "output") if side not in counted])
+
+
+def _twice(subject: Subject, sides: Iterable[str]) -> Iterator[Hit]:
+    for side in sides:
         seen: Counter[str] = Counter()
         for index, tensor in enumerate(getattr(subject.config, side)):
             seen[tensor.name] += 1
@@ -218,7 +270,7 @@ def format_needs_three_dims(subject: Subject) -> Iterator[Hit]:
     """Only inputs have a format."""
     for index, tensor in enumerate(subject.config.input):
         form = enum_name(tensor, "format")
-        if form != "FORMAT_NONE" and len(tensor.dims) != 3 and (tensor.dims or not subject.completes):
+        if form != "FORMAT_NONE" and len(tensor.dims) != 3 and (tensor.dims or subject.completes is False):
             yield Hit(
                 f"{called('input', index, tensor)} is {form} and has {len(tensor.dims)} dims",
                 "write three dims, without the batch dimension, or take `format` out",
@@ -307,10 +359,12 @@ RULES: tuple[ConfigRule, ...] = (
     (NAME, name_missing),
     (TYPE, data_type_missing),
     (DIMS, dims_missing),
+    (CODE, left_to_code),
     (RANGE, dim_invalid),
     (EMPTY, reshape_empty),
     (SIZE, reshape_size),
     (TWICE, tensor_twice),
+    (REPEATED, tensor_repeated),
     (FORMAT, format_needs_three_dims),
     (SHAPE, tensorrt_only_tensor),
     (OPTIONAL, optional_input_unsupported),

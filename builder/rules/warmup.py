@@ -85,15 +85,12 @@ def warmup_input(subject: Subject) -> Iterator[Hit]:
     """Only against inputs that are written: others are completed, and then a rule about the artifact's files looks."""
     config = subject.config
     inputs = {tensor.name: tensor for tensor in config.input}
-    if not inputs or subject.completes:
+    if not inputs:
         return
     controls = _controls(config)
     for name, value, path in _inputs(config):
         if name in inputs:
             yield from _against(name, value, inputs[name], path)
-        elif name not in controls:
-            hint = did_you_mean(name, inputs) or f"one of {', '.join(inputs)}"
-            yield Hit(f"the model has no input `{name}`", hint, path)
     for index, request in enumerate(config.model_warmup):
         needed = [name for name, tensor in inputs.items() if not tensor.optional and name not in controls]
         missing = [name for name in needed if name not in request.inputs]
@@ -114,12 +111,39 @@ def _against(name: str, value: Any, tensor: Any, path: KeyPath) -> Iterator[Hit]
         yield Hit(f"the warmup of `{name}` has dims {dims}, the input {allowed}", fix, (*path, "dims"))
 
 
+UNKNOWN = Rule(
+    id="warmup-input-unknown",
+    severity="warning",
+    title="a warmup request has an input that the model has not",
+    reason="The server passes over it: what was meant to be warmed up with it is not.",
+    fix="Correct the name, or take it out.",
+    bad='input [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: "w", batch_size: 1\n'
+    '  inputs { key: "x", value { data_type: TYPE_INT64, dims: [2], zero_data: true } }\n'
+    '  inputs { key: "y", value { data_type: TYPE_INT64, dims: [2], zero_data: true } } } ]',
+    good='input [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: "w", batch_size: 1\n'
+    '  inputs { key: "x", value { data_type: TYPE_INT64, dims: [2], zero_data: true } } } ]',
+)
+
+
+def warmup_unknown(subject: Subject) -> Iterator[Hit]:
+    """Only against inputs that are written."""
+    config = subject.config
+    known = {tensor.name for tensor in config.input}
+    if not known or subject.completes:
+        return
+    for name, _, path in _inputs(config):
+        if name not in known | _controls(config):
+            hint = did_you_mean(name, known) or f"one of {', '.join(sorted(known))}"
+            yield Hit(f"the model has no input `{name}`", hint, path)
+
+
 BATCH = Rule(
     id="warmup-batch-size",
-    severity="warning",
+    severity="error",
     title="a warmup batch above max_batch_size",
-    reason="The server makes that many requests and hands them to the backend as one batch, which is larger than any "
-    "that it will ever get: the warmup takes longer and more memory than serving does, and may fail.",
+    reason="The server makes that many requests and hands them to the backend as one batch, and the backends refuse "
+    "one that is larger than the largest: \"failed to run warmup sample '..': batch size 32 for '..', max allowed is "
+    '8".',
     fix="Write max_batch_size or less.",
     bad='max_batch_size: 8\nmodel_warmup [ { name: "w", batch_size: 32 } ]',
     good='max_batch_size: 8\nmodel_warmup [ { name: "w", batch_size: 8 } ]',
@@ -143,5 +167,6 @@ RULES: tuple[ConfigRule, ...] = (
     (DATA, data_missing),
     (DIMS, warmup_dims),
     (FITS, warmup_input),
+    (UNKNOWN, warmup_unknown),
     (BATCH, warmup_batch),
 )

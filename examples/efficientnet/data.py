@@ -85,6 +85,52 @@ def samples() -> list[dict[str, np.ndarray[Any, Any]]]:
     return [{"image": view} for turn in zip(*per_photograph, strict=True) for view in turn]
 
 
+def jpeg(image: Image.Image) -> bytes:
+    """A photograph as a camera's file."""
+    import io
+
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def files() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """The photographs as files: samples of what is sent to the server, without the batch dimension."""
+    return [{"jpeg": np.array([jpeg(photograph(name))], dtype=object)} for name in PHOTOGRAPHS]
+
+
+def pixels() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """The photographs decoded: samples for what resizes them."""
+    from decode import Decode
+
+    decode = Decode()
+    return [{"pixels": decode.execute(file["jpeg"][None])["pixels"][0]} for file in files()]
+
+
+def logits() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Made-up logits with a winner each: samples for what picks the likeliest."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(32, 1000)).astype(np.float32)
+    rows[np.arange(32), rng.integers(0, 1000, size=32)] += 8.0
+    return [{"logits": row} for row in rows]
+
+
+def classes() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Numbers of classes: samples for what names them."""
+    rng = np.random.default_rng(3)
+    return [{"classes": rng.integers(0, 1000, size=5)} for _ in range(16)]
+
+
+def top_one(predict: Callable[[Arrays], Arrays]) -> float:
+    """The share of the photographs, sent as files, whose first label is a right one."""
+    right = []
+    for name, file in zip(PHOTOGRAPHS, files(), strict=True):
+        answer = predict({"jpeg": file["jpeg"][None]})["labels"][0, 0]
+        label = answer.decode() if isinstance(answer, bytes) else str(answer)
+        right.append(label in PHOTOGRAPHS[name])
+    return float(np.mean(right))
+
+
 def accuracy(predict: Callable[[Arrays], Arrays]) -> float:
     """The share of views (others than the samples) whose most likely class is a right one for their photograph."""
     names = labels()

@@ -1,8 +1,10 @@
-"""EfficientNet-Lite0 with the ImageNet weights of its package."""
+"""EfficientNet-Lite0 with the ImageNet weights of its package, and what stands before and behind it as modules too."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from data import MEAN, SCALE, SIZE
 
 if TYPE_CHECKING:
     import torch
@@ -19,3 +21,29 @@ def load() -> torch.nn.Module:
     module: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
     module.load_state_dict(weights)
     return module.eval()
+
+
+def prepare() -> torch.nn.Module:
+    """Resize and normalise: ``uint8[batch, 256, 256, 3]`` to what the classifier takes."""
+    import torch
+    from torch import nn
+
+    class Prepare(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            planes = pixels.permute(0, 3, 1, 2).to(torch.float32)
+            resized = nn.functional.interpolate(planes, size=(SIZE, SIZE), mode="bicubic", antialias=True)
+            return (resized.clamp(0.0, 255.0) - MEAN) / SCALE
+
+    return Prepare()
+
+
+def top() -> torch.nn.Module:
+    """Logits to the five likeliest: ``scores``, ``float32[batch, 5]``, and ``classes``, ``int64[batch, 5]``."""
+    from torch import nn
+
+    class Top(nn.Module):
+        def forward(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+            scores, classes = logits.softmax(dim=-1).topk(5, dim=-1)
+            return {"scores": scores, "classes": classes}
+
+    return Top()

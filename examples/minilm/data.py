@@ -61,12 +61,28 @@ def samples() -> list[dict[str, np.ndarray[Any, Any]]]:
     return [{name: rows[i, :length] for name, rows in batch.items()} for i, length in enumerate(lengths)]
 
 
+def texts() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Every sentence as it is sent to the server: without the batch dimension."""
+    return [{"text": np.array([sentence], dtype=object)} for sentence in sentences()]
+
+
+def paraphrases(predict: Callable[[Arrays], Arrays]) -> float:
+    """As ``accuracy``, asked with the sentences themselves."""
+    rows = [sample["text"][None] for sample in texts()]
+    vectors = np.concatenate([predict({"text": row})["embedding"] for row in rows])
+    return _partners_found(vectors)
+
+
 def accuracy(predict: Callable[[Arrays], Arrays]) -> float:
     """The share of sentences whose nearest neighbour among all the others is the one they were paired with."""
     texts = sentences()
     batches = [tokenize(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
     vectors = np.concatenate([predict(batch)["embedding"] for batch in batches])
+    return _partners_found(vectors)
+
+
+def _partners_found(vectors: np.ndarray[Any, Any]) -> float:
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -1.0)
-    partner = np.arange(len(texts)) ^ 1
+    partner = np.arange(len(vectors)) ^ 1
     return float((similarity.argmax(axis=1) == partner).mean())

@@ -230,6 +230,15 @@ def test_what_was_asked_for_replaces_the_other_choice(message_of):
     assert message.WhichOneof("scheduling_choice") == "sequence_batching"
 
 
+def test_a_field_that_the_server_does_not_know_yet_is_refused(model_of, tmp_path):
+    metrics = "metrics: {nv_inference_first_response_histogram_ms: [1, 10]}"
+    assert model_of(metrics).metrics
+    path = tmp_path / "models.yaml"
+    path.write_text('server: "24.10"\n' + path.read_text())
+    with pytest.raises(SpecError, match=r"model_metrics(?s:.*)24\.10"):
+        load_spec(path)
+
+
 def test_hosts_have_whole_configurations(model_of, tmp_path):
     model = model_of("hosts: {numa: {instance_group: [{count: 3, kind: KIND_CPU}]}}")
     config = decide("m", model, model.declared, fmt="onnx", sizes={}, folder=tmp_path).at(4)

@@ -34,11 +34,6 @@ def samples():
     return [{"text": np.array([text.encode()], dtype=object)} for text in TEXTS]
 
 
-def ids():
-    rows = np.random.default_rng(1).integers(0, 50, (64, 6))
-    return [{"ids": row} for row in rows]
-
-
 def accuracy(predict):
     texts = np.array([[text.encode()] for text in TEXTS[:8]], dtype=object)
     return float(-np.abs(np.linalg.norm(predict({"text": texts})["unit"], axis=1) - 1).max())
@@ -78,6 +73,11 @@ def encoder():
     return save("encoder", nodes, taken, helper.make_tensor_value_info("vector", FLOAT, ["batch", 32]), weights)
 
 
+def ids():
+    rows = np.random.default_rng(1).integers(0, 50, (64, 6))
+    return [{"ids": row} for row in rows]
+
+
 def normalise():
     node = helper.make_node("LpNormalization", ["vector"], ["unit"], axis=1, p=2)
     taken = helper.make_tensor_value_info("vector", FLOAT, ["batch", 32])
@@ -95,7 +95,7 @@ MODELS = {
         "inputs": {"ids": "int64[batch, seq: 1..64]"},
         "outputs": {"vector": "float32[batch, 32]"},
         "variants": ["onnx-fp32", "onnx-int8"],
-        "samples": {"python": "words.py:ids"},
+        "samples": {"python": "graphs.py:ids"},
     },
     "normalise": {"source": {"onnx": {"python": "graphs.py:normalise"}}},
 }

@@ -219,15 +219,11 @@ def domains(model: ModelOnDisk) -> Iterator[Hit]:
         if model.config.model_operations.op_library_filename:
             return
         foreign = sorted(graph.domains - _KNOWN_DOMAINS - graph.function_domains)
-        undeclared = sorted(domain for domain in graph.domains if domain not in graph.opsets and domain not in foreign)
         name = model.relative(path)
         if foreign:
             operators = sorted(kind for domain, kind in graph.op_types if domain in foreign)
             message = f"{name} has operators of {listed(foreign)} ({listed(operators)}), which no library brings"
             yield Hit(message, 'name the library: `model_operations { op_library_filename: "..." }`', file=name)
-        if undeclared and graph.opsets:
-            message = f"{name} has operators of {listed(undeclared)}, and names no opset for them"
-            yield Hit(message, "export it again", file=name)
 
 
 def op_library(model: ModelOnDisk) -> Iterator[Hit]:
@@ -248,7 +244,7 @@ def external(model: ModelOnDisk) -> Iterator[Hit]:
     for _, path, graph in graphs(model):
         name = model.relative(path)
         for location, needed in _needed(graph.external).items():
-            if leads_out(location):
+            if _is_outside(path, location):
                 continue
             file = path.parent / location
             found = look(file)
@@ -268,16 +264,26 @@ def outside(model: ModelOnDisk) -> Iterator[Hit]:
     """Weights from elsewhere."""
     for _, path, graph in graphs(model):
         name = model.relative(path)
-        for location in sorted({data.location for data in graph.external if leads_out(data.location)}):
+        for location in sorted({data.location for data in graph.external if _is_outside(path, data.location)}):
             message = f"{name} takes weights from {location!r}, outside of its own folder"
             yield Hit(message, "move the data beside it and mend the location", file=name)
+
+
+def _is_outside(path: Path, location: str) -> bool:
+    """By its text, or through a link; where the graph itself is a link, both may lie elsewhere together."""
+    if leads_out(location):
+        return True
+    file = path.parent / location
+    if not location or path.is_symlink() or look(file) != "file":
+        return False
+    return not file.resolve().is_relative_to(path.parent.resolve())
 
 
 def _needed(external_data: list[ExternalData]) -> dict[str, int]:
     needed: dict[str, int] = {}
     for data in external_data:
-        end = sum(int(text) for text in (data.offset, data.length) if text.isdecimal())
-        needed[data.location] = max(needed.get(data.location, 0), end)
+        offset, length = (int(text) if text.isdecimal() else 0 for text in (data.offset, data.length))
+        needed[data.location] = max(needed.get(data.location, 0), offset + (length or max(data.size_bytes, 0)))
     return needed
 
 

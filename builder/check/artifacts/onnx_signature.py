@@ -110,8 +110,32 @@ CONTROL = Rule(
     good="an input START of shape [batch, 1]",
 )
 
+WARMUP = Rule(
+    "onnx-warmup",
+    "error",
+    "a warmup request lacks an input of the ONNX file",
+    '"expected 1 inputs but got 0 inputs for model": where the configuration names no inputs they are taken from the '
+    "file, and a warmup request has to have them all.",
+    "Write every input into the warmup request.",
+    bad='model_warmup [ { name: "w", batch_size: 1 } ] for a file with the input x',
+    good='model_warmup [ { name: "w", batch_size: 1, inputs { key: "x", value { ... zero_data: true } } } ]',
+)
+
 DEFAULT_MAX_BATCH_SIZE = 4
 """What the server fills in where a configuration that is completed from the file says nothing of it."""
+
+
+def warmups(model: ModelOnDisk) -> Iterator[Hit]:
+    """Warmup requests of a configuration without inputs: they are held against the file's."""
+    config = model.config
+    if config is None or config.input:
+        return
+    for _, path, graph in graphs(model):
+        for index, request in enumerate(config.model_warmup):
+            missing = [name for name in graph.inputs if name not in request.inputs]
+            if request.batch_size and missing:
+                message = f"the warmup {request.name!r} lacks {listed(missing)}, which {model.relative(path)} needs"
+                yield Hit(message, "write every input", ("model_warmup", index))
 
 
 def is_completed(config: Any) -> bool:
@@ -253,9 +277,7 @@ def shapes(model: ModelOnDisk) -> Iterator[Hit]:
             reshaped = entry.HasField("reshape")
             dims = list(entry.reshape.shape) if reshaped else list(entry.dims)
             wanted = value.shape[1:] if size else value.shape
-            if _fits(dims, wanted, exact=role == "output") or (
-                role == "output" and _refined(path, entry.name, dims, size)
-            ):
+            if _fits(dims, wanted, exact=role == "output") or (role == "output" and _refined(path, value, dims, size)):
                 continue
             where: KeyPath = (role, index, "reshape", "shape") if reshaped else (role, index, "dims")
             yield Hit(
@@ -271,12 +293,18 @@ def _fits(dims: Sequence[int], wanted: Sequence[int], *, exact: bool) -> bool:
     )
 
 
-def _refined(path: Path, name: str, dims: Sequence[int], size: int) -> bool:
-    """Whether the file leaves open what follows from its nodes: ONNX Runtime works the shapes of outputs out anew."""
+def _refined(path: Path, value: OnnxValue, dims: Sequence[int], size: int) -> bool:
+    """Whether the file leaves open what follows from its nodes: ONNX Runtime works the shapes of outputs out anew.
+
+    A size that the file does say stays, and of a shape with another rank nothing does.
+    """
     from builder.check.artifacts.inferred import inferred_shape
 
-    shape = inferred_shape(path, name)
-    return shape is not None and _fits(dims, shape[1:] if size else shape, exact=True)
+    inferred, said = inferred_shape(path, value.name), value.shape or ()
+    if inferred is None or len(inferred) != len(said):
+        return False
+    shape = [have if have != -1 else found for have, found in zip(said, inferred, strict=True)]
+    return _fits(dims, shape[1:] if size else shape, exact=True)
 
 
 def _mismatch(
@@ -389,4 +417,5 @@ SIGNATURE_RULES = (
     (OPTIONAL, optionals),
     (RAGGED, ragged_inputs),
     (CONTROL, controls),
+    (WARMUP, warmups),
 )

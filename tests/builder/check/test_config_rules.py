@@ -18,7 +18,7 @@ def parsed(text):
 def fired(rule_id, text, **kwargs):
     config = parsed(text)
     served = served_by(config, kwargs.get("files"), kwargs.get("name") or "")
-    kwargs.setdefault("completes", completes(served.backend))
+    kwargs.setdefault("completes", completes(served))
     (look,) = [look for rule, look in CONFIG_RULES if rule.id == rule_id]
     return list(look(Subject(config, served, **kwargs)))
 
@@ -60,6 +60,6 @@ def test_no_good_example_is_refused_by_another_rule_of_its_own_file():
             if other.severity == "error" and other.id not in fragment:
                 config = parsed(rule.good)
                 served = served_by(config)
-                hits = list(look(Subject(config, served, completes=completes(served.backend))))
+                hits = list(look(Subject(config, served, completes=completes(served))))
                 where = f"{rule.id}: {other.id}: {[hit.message for hit in hits]}"
                 assert not hits or "source" in other.id or "target" in other.id, where

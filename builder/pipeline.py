@@ -12,6 +12,7 @@ from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Stage, seed
 from builder.config import decide
+from builder.config.judged import require_sound
 from builder.config_files import checksums_of, warmup_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
@@ -152,6 +153,8 @@ def _config(build: Build, of: str) -> Result:
         rows=rows,
         checksums=checksums_of(build, artifact, made),
     )
+    if artifact.format != "ensemble":  # whose graph is checked across its steps
+        require_sound(config, subject.model, subject.name, subject.spec.server)
     files = {name: sha256_of(file) for name, file in {**config.copies, **made}.items()}
     identity = publish.config_identity(config, build.header)
     data = {"config": config.as_dict(subject.spec.folder), "files": files, "identity": identity}

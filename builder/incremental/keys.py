@@ -288,6 +288,8 @@ def of_config(subject: Subject, variant: str) -> Inputs:
     names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
     if variant:
         names["variant"] = variant
+    if subject.spec.server and not subject.model.inputs:  # which fields it takes; else known when the spec is read
+        names["server"] = subject.spec.server
     return names | subject.said(*_SERVING) | subject.files(copied) | tools("jinja2", "protobuf", "tritonclient")
 
 

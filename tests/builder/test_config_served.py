@@ -35,6 +35,7 @@ models:
     optimization: {graph_level: 1, priority: PRIORITY_MAX, input_pinned_memory: false}
     metric_tags: {team: search}
     tensors: {x: {dims: [2, 4]}, b: {dims: [4, 1]}}
+    hosts: {numa: {instance_group: [{count: 1, kind: KIND_CPU, name: alone}]}}
   steps:
     source: {python: "rows.py:Steps"}
     inputs: {x: "float32[batch, 2]", start: "int32[batch, 1]", id: "int64[batch, 1]"}
@@ -101,6 +102,15 @@ def test_what_was_asked_for_is_what_the_server_runs(built):
         np.testing.assert_array_equal(answer["y"], [[7011, 7011]])  # it is the first request of sequence 7
         golden = read_golden(spec.repository / "steps" / "1" / "golden.npz")
         assert [sorted(case.inputs) for case in golden[:1]] == [["x"]]
+
+
+def test_a_server_with_a_configuration_of_its_own_reads_that(built):
+    spec, _ = built
+    arguments = ["--model-config-name=numa"]
+    with Server(spec.repository, extra_args=arguments) as server, Client(f"http://{server.http_url}") as client:
+        groups = client.config("busy")["instance_group"]
+        assert [(group["name"], group["count"]) for group in groups] == [("alone", 1)]
+        assert client.config("steps")["sequence_batching"]["oldest"]["max_candidate_sequences"] == 4
 
 
 def test_building_again_changes_nothing(built):

@@ -33,7 +33,10 @@ from serving.errors import UsageError
 
 NAMES = ("m", "n")
 BUILDER = Path(durable.__file__).parent
-WRITERS = [*(str(BUILDER / name) for name in ("durable.py", "publish.py", "pruning.py", "places.py")), shutil.__file__]
+WRITERS = [
+    *(str(BUILDER / name) for name in ("durable.py", "publish.py", "pruning.py", "places.py", "hosts.py")),
+    shutil.__file__,
+]
 QUIET = ("sync", "sync_tree", "files_below", "_settle", "<genexpr>", "<dictcomp>", "<listcomp>")  # they change nothing
 KILLED = 77
 # At which line it dies, or not at all; beyond what it executes it comes to its end.
@@ -45,7 +48,9 @@ def with_samples(stage):
 
     def make(root, content, **of):
         files = {"model.onnx": content, "golden.npz": "golden", "labels.txt": "north", "warmup/0_0_x": "sample"}
-        return stage(root, content, files=files, **of)
+        return stage(
+            root, content, files=files, hosts={"numa": {"parameters": {"for": {"string_value": content}}}}, **of
+        )
 
     return make
 
@@ -307,8 +312,18 @@ class Repository(RuleBasedStateMachine):
             if entry.is_dir():
                 assert entry.name in NAMES
                 names = {path.name for path in entry.iterdir()}
-                names.discard("warmup")  # which Triton passes over; the samples are in the versions
+                names -= {"warmup", "configs"}  # which Triton passes over; the samples are in the versions
                 assert all(name.isdigit() or name.startswith("config.pbtxt") for name in names)
+
+    @invariant()
+    def a_server_with_a_configuration_of_its_own_finds_a_version_that_is_whole(self):
+        for name in NAMES:
+            if self.versions[name] and self.served[name] is not None:
+                own = (self.repository / name / "configs" / "numa.pbtxt").read_bytes()
+                there = [
+                    self.repository / name / str(number) / "configs" / "numa.pbtxt" for number in self.versions[name]
+                ]
+                assert own in [path.read_bytes() for path in there]
 
     @invariant()
     def the_way_to_the_samples_of_a_version_is_there(self):
@@ -359,6 +374,8 @@ def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, stage
             outcomes[_outcome(repository, new)] += 1
             done = publish(staged_anywhere(root, "two"), repository)
             assert done.served == done.version == (1 if new else 2)
+            own = (repository / "m" / str(done.version) / "configs" / "numa.pbtxt").read_bytes()
+            assert (repository / "m" / "configs" / "numa.pbtxt").read_bytes() == own
             assert verify_hashes(repository).ok
             assert [entry.name for entry in repository.iterdir()] == ["m"]
             shutil.rmtree(root)

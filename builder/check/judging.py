@@ -114,8 +114,10 @@ def _judged(reading: Reading, *, config_only: bool) -> Iterator[Judged]:
     """One model against all rules that look at one model."""
     yield from ((reading, rule, hit) for rule, hit in reading.problems)
     if not config_only and reading.file in (CONFIG, ""):
-        for rule, hit in _guarded("folders", lambda: model_hits(reading)):
-            yield reading, rule, hit
+        try:
+            yield from [(reading, rule, hit) for rule, hit in model_hits(reading)]
+        except Exception as error:
+            yield reading, *_failed("folders", error)
         if is_no_model(reading):
             return
     for rule, look in CONFIG_RULES:
@@ -126,17 +128,20 @@ def _judged(reading: Reading, *, config_only: bool) -> Iterator[Judged]:
             yield from ((reading, *pair) for pair in _hits(rule, examine, reading.model))
 
 
-def _hits(rule: Rule, look: Callable[[Any], Iterable[Hit]], subject: Any) -> Iterator[tuple[Rule, Hit]]:
-    yield from _guarded(rule.id, lambda: ((rule, hit) for hit in look(subject)))
-
-
-def _guarded(name: str, look: Callable[[], Iterable[tuple[Rule, Hit]]]) -> Iterator[tuple[Rule, Hit]]:
+def _hits(rule: Rule, look: Callable[[Any], Iterable[Hit]], subject: Any) -> list[tuple[Rule, Hit]]:
     """What a rule finds; a rule that fails is a finding itself, never the end of the check."""
+    found: list[tuple[Rule, Hit]] = []
     try:
-        yield from look()
+        for hit in look(subject):
+            found.append((rule, hit))  # one by one: what was found before it failed stays
     except Exception as error:
-        what = f"the rule `{name}` failed: {type(error).__name__}: {error}"[:300]
-        yield own.INTERNAL, Hit(what, "report it, with the file that it is about")
+        found.append(_failed(rule.id, error))
+    return found
+
+
+def _failed(name: str, error: Exception) -> tuple[Rule, Hit]:
+    what = f"the rule `{name}` failed: {type(error).__name__}: {error}"[:300]
+    return own.INTERNAL, Hit(what, "report it, with the file that it is about")
 
 
 def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judged]:
@@ -152,9 +157,7 @@ def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judge
                 if name in by_name:
                     yield by_name[name], rule, hit
         except Exception as error:
-            what = f"the rule `{named}` failed: {type(error).__name__}: {error}"[:300]
-            for reading in main[:1]:
-                yield reading, own.INTERNAL, Hit(what, "report it, with the file that it is about")
+            yield from ((reading, *_failed(named, error)) for reading in main[:1])
 
 
 def _placed(reading: Reading, rule: Rule, hit: Hit, trees: dict[int, Node]) -> Found:

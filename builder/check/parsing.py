@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from builder.check.pbtxt import Node, tree_of
+from builder.check.quick_parse import quick_parse
 from builder.findings import did_you_mean
 from builder.rules.rule import Hit, Rule
 from builder.triton_fields import is_map, model_config_class
@@ -69,6 +70,9 @@ def parse(text: str, file: str = "config.pbtxt") -> tuple[Any | None, Problems]:
     """
     from google.protobuf import text_format
 
+    message = quick_parse(text)
+    if message is not None:
+        return message, []
     message = model_config_class()()
     try:
         text_format.Parse(text.removeprefix("\ufeff"), message)

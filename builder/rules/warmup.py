@@ -117,10 +117,12 @@ UNKNOWN = Rule(
     title="a warmup request has an input that the model has not",
     reason="The server passes over it: what was meant to be warmed up with it is not.",
     fix="Correct the name, or take it out.",
-    bad='input [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: "w", batch_size: 1\n'
+    bad='backend: "onnxruntime"\ninput [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: '
+    '"w", batch_size: 1\n'
     '  inputs { key: "x", value { data_type: TYPE_INT64, dims: [2], zero_data: true } }\n'
     '  inputs { key: "y", value { data_type: TYPE_INT64, dims: [2], zero_data: true } } } ]',
-    good='input [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: "w", batch_size: 1\n'
+    good='backend: "onnxruntime"\ninput [ { name: "x", data_type: TYPE_INT64, dims: [2] } ]\nmodel_warmup [ { name: '
+    '"w", batch_size: 1\n'
     '  inputs { key: "x", value { data_type: TYPE_INT64, dims: [2], zero_data: true } } } ]',
 )
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from builder.check import check_repositories
 from builder.check.parsing import parse
 from builder.check.pbtxt import tree_of
+from builder.check.quick_parse import quick_parse
 from builder.rules import CONFIG_RULES, config_hits
 from builder.triton_fields import is_map, model_config_class
 
@@ -94,6 +95,74 @@ def test_cut_and_changed_configurations_are_judged(text, data):
     assert (message is None) == bool(problems)
     if message is not None:
         list(config_hits(message, name="m"))
+
+
+def agrees_with_protobuf(text):
+    """The quick parser says what protobuf says, or nothing."""
+    quick = quick_parse(text)
+    if quick is None:
+        return False
+    slow = text_format.Parse(text, model_config_class()())  # raises where protobuf refuses what the quick one took
+    assert quick.SerializeToString(deterministic=True) == slow.SerializeToString(deterministic=True)
+    return True
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_quick_parser_reads_the_examples_as_protobuf_does(text):
+    try:
+        text_format.Parse(text, model_config_class()())
+    except text_format.ParseError:
+        assert quick_parse(text) is None
+    else:
+        assert agrees_with_protobuf(text)
+
+
+PIECES = [
+    *"{}<>[]:,;#\n \"'",
+    "-1",
+    "0",
+    "08",
+    "1.5",
+    "1e3",
+    "2147483648",
+    "0x1",
+    "true",
+    "t",
+    "TYPE_FP32",
+    "1",
+    "8abc",
+]
+PIECES += [
+    "max_batch_size",
+    "input",
+    "name",
+    "dims",
+    "data_type",
+    '"a" "b"',
+    "'x'",
+    '"\\n"',
+    "all",
+    "latest",
+    "- 1",
+    "é",
+]
+
+
+@settings(QUICK, max_examples=200)
+@given(st.sampled_from(EXAMPLES), st.data())
+def test_the_quick_parser_never_takes_what_protobuf_refuses(text, data):
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.sampled_from(PIECES)) + text[at + data.draw(st.integers(0, 3)) :]
+    agrees_with_protobuf(text)
+
+
+@QUICK
+@given(st.integers(0, 2**32))
+def test_the_quick_parser_reads_any_message_as_protobuf_does(seed):
+    config = model_config_class()()
+    fill(config, random.Random(seed))
+    agrees_with_protobuf(text_format.MessageToString(config))
 
 
 def test_brackets_without_end():

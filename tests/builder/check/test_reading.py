@@ -10,6 +10,7 @@ from builder.check import check_repositories
 from builder.check.parsing import parse
 from builder.check.pbtxt import line_of, tree_of
 from builder.check.reading import version_of
+from builder.rules import Hit, Rule
 
 CONFIG = """backend: "python"
 max_batch_size: 8
@@ -242,3 +243,19 @@ def test_a_byte_order_mark_and_bytes_in_comments_do_no_harm(tmp_path):
     assert rules(tmp_path) == []
     (folder / "config.pbtxt").write_bytes(CONFIG.encode() + b'parameters { key: "\xe9" value { } }')
     assert rules(tmp_path) == [("m", "config-syntax")]
+
+
+def test_a_rule_that_fails_is_a_finding_and_the_others_are_asked(tmp_path, monkeypatch):
+    from builder.check import judging
+
+    def look(subject):
+        yield Hit("seen before it failed", path=("name",))
+        raise RuntimeError("a mistake of ours")
+
+    rule = Rule("broken-rule", "error", "t", "r", "f")
+    monkeypatch.setattr(judging, "CONFIG_RULES", ((rule, look), *judging.CONFIG_RULES))
+    model(tmp_path, config=CONFIG.replace("[ 4 ]", "[ 0 ]", 1))
+    found = {one.rule: one for one in check_repositories([tmp_path]).found}
+    assert {"broken-rule", "internal", "tensor-dim-invalid"} <= set(found)
+    assert found["internal"].severity == "warning"
+    assert "`broken-rule` failed: RuntimeError: a mistake of ours" in found["internal"].message

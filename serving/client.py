@@ -166,7 +166,7 @@ class Client:
         self._call("load_model", model, config=text, model=model, idempotent=False, loading=True)
 
     def unload(self, model: str, *, with_steps: bool = False) -> None:
-        """Unload a model (model control mode ``explicit``); of an ensemble, on request, with the models it is made of."""
+        """Unload a model (model control mode ``explicit``); an ensemble with its steps, where that is asked for."""
         self._call("unload_model", model, model=model, idempotent=False, unload_dependents=with_steps)
 
     def _call(

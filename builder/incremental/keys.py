@@ -202,7 +202,8 @@ def of_package(subject: Subject) -> Inputs:
     """Of the files of a Python class; of the graph of an ensemble."""
     if subject.model.ensemble is not None:
         return of_steps(subject) | subject.said("ensemble", "batch.max") | tools("tritonclient")
-    return of_source(subject) | subject.said("batch.max") | {"release": subject.spec.server or PINNED_RELEASE}
+    served_by = {"release": subject.spec.server or PINNED_RELEASE, "triton": _server()}  # packages are for its Python
+    return of_source(subject) | subject.said("batch.max") | served_by
 
 
 def of_fuse(subject: Subject) -> Inputs:
@@ -300,8 +301,11 @@ def of_contract(subject: Subject) -> Inputs:
 
 def of_serve(subject: Subject) -> Inputs:
     """Of what a server answers."""
-    triton = _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
-    return {"triton": triton} | tools("tritonclient", "numpy") | _host()
+    return {"triton": _server()} | tools("tritonclient", "numpy") | _host()
+
+
+def _server() -> str:
+    return _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
 
 
 def of_choose(subject: Subject) -> Inputs:

@@ -176,7 +176,8 @@ def test_every_stage_is_keyed_in_the_order_it_runs(project):
     plain = steps_of(project.subject())
     assert [step.name for step in plain] == WITH_WHAT_FOLLOWS["source"].replace("source ", "source samples ").split()
     steps = steps_of(Subject("m", project.spec, _model(EVERYTHING), project.subject().now))
-    as_it_is = steps_of(project.subject("both"))
+    fused = ModelSpec.model_validate(MODELS["both"] | {"ensemble": {"steps": ["torch"], "fuse": True}})
+    as_it_is = steps_of(Subject("both", project.spec, fused, project.subject().now))
     assert {step.stage for step in (*steps, *as_it_is)} == set(STAGES)
     for number, step in enumerate(steps):
         assert set(step.after) <= {before.name for before in steps[:number]}
@@ -581,6 +582,11 @@ AS_IT_IS = {
     "source.requirements": (
         "words",
         {"source": MODELS["words"]["source"] | {"requirements": ["tokenizers==0.22.1"]}},
+        "source, package",
+    ),
+    "source.dependencies": (
+        "words",
+        {"source": MODELS["words"]["source"] | {"dependencies": False}},
         "source, package",
     ),
     "source.files": ("words", {"source": MODELS["words"]["source"] | {"files": ["rows.csv"]}}, "source, package"),

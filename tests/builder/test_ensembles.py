@@ -110,6 +110,13 @@ def embed(*steps, **more):
     }
 
 
+PART = {
+    "ensemble": {"steps": ["encoder", "normalise"], "fuse": True},
+    "samples": {"python": "graphs.py:ids"},
+    "batch": {"max": 4, "preferred": [2]},
+}
+
+
 class Project:
     """A spec's folder with steps and ensembles."""
 
@@ -132,7 +139,12 @@ class Project:
 def built(tmp_path_factory):
     """An ensemble with all its steps, and one of the encoder in int8."""
     project = Project(tmp_path_factory.mktemp("ensembles"))
-    project.results = project.build(embed=embed(), small=embed("words", "encoder_onnx_int8", "normalise"))
+    project.results = project.build(
+        embed=embed(),
+        small=embed("words", "encoder_onnx_int8", "normalise"),
+        part=PART,
+        nested=embed("words", "part"),
+    )
     errors = {name: result.error for name, result in project.results.items() if result.error}
     assert not errors, [str(error) for error in errors.values()]
     return project
@@ -147,7 +159,11 @@ def project(built, tmp_path):
 
 def test_all_of_it_is_published(built):
     assert {name: result.status for name, result in built.results.items()} == dict.fromkeys(
-        ["words", "encoder_onnx_fp32", "encoder_onnx_int8", "encoder", "normalise", "embed", "small"], "built"
+        [
+            *("words", "encoder_onnx_fp32", "encoder_onnx_int8", "encoder", "normalise"),
+            *("embed", "small", "part", "nested"),
+        ],
+        "built",
     )
     assert sorted(path.name for path in (built.repository / "embed" / "1").iterdir()) == [
         *("config.pbtxt", "golden.npz", "manifest.json"),
@@ -169,8 +185,47 @@ def test_it_answers_text_over_both_protocols(built):
                 assert 0 < np.abs(exact - close).max() < 0.1
 
 
+def test_steps_that_are_fused_are_one_onnx_model(built):
+    import onnx
+
+    folder = built.repository / "part"
+    nodes = [node.op_type for node in onnx.load(folder / "1" / "model.onnx").graph.node]
+    assert nodes == ["Gather", "ReduceSum", "MatMul", "LpNormalization"]
+    config = (folder / "config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in config
+    assert "max_batch_size: 4" in config
+    assert "preferred_batch_size: [2]" in config
+    manifest = json.loads((folder / "1" / "manifest.json").read_text())
+    assert manifest["variant"] == "fused"
+    assert manifest["notes"][0] == "one graph of encoder, normalise"
+    config = (built.repository / "nested" / "config.pbtxt").read_text()
+    assert 'model_name: "part"' in config
+    assert "max_batch_size: 4" in config  # what its smallest step takes
+
+
+def test_steps_that_cannot_be_one_graph(project):
+    whole = {"ensemble": {"steps": ["words", "encoder"], "fuse": True}, "samples": {"python": "words.py:samples"}}
+    error = project.build(whole=whole, only=["whole"])["whole"].error
+    assert error.what == "the steps of the ensemble cannot be one graph"
+    assert error.got == "words is no ONNX model, but python"
+    assert "put the steps that can be one graph into an ensemble of their own, with `fuse: true`" in error.fix
+
+
+@pytest.mark.big
+def test_what_is_faster_is_served(project):
+    auto = PART | {"ensemble": {"steps": ["encoder", "normalise"], "fuse": "auto"}}
+    results = project.build(auto=auto, only=["auto"])
+    assert {name: result.status for name, result in results.items() if name.startswith("auto")} == {
+        "auto_ensemble": "built",
+        "auto_fused": "built",
+        "auto": "built",
+    }
+    assert results["auto"].variant == "fused"  # one request to one model: half the work around the arithmetic
+    assert "inferences/s" in results["auto"].choice
+
+
 def test_nothing_is_done_twice(project):
-    results = project.build(embed=embed(), small=embed("words", "encoder_onnx_int8", "normalise"))
+    results = project.build(embed=embed(), small=embed("words", "encoder_onnx_int8", "normalise"), part=PART)
     assert {result.status for result in results.values()} == {"up to date"}
 
 

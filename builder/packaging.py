@@ -197,7 +197,7 @@ def _steps(model: Any) -> tuple[Any, ...]:
     return tuple(model.ensemble.steps) if model.ensemble is not None else ()
 
 
-def check_steps(build: Build) -> None:
+def check_steps(build: Build, of: str) -> None:
     """Hold the ensemble's ``config.pbtxt`` against those of its steps, as the server will find them.
 
     Raises:
@@ -207,12 +207,12 @@ def check_steps(build: Build) -> None:
     from builder.ensemble.checks import check
 
     folder = build.work.repository
-    configs = {name: _config(folder / name) for name in [build.subject.name, *_models_of(build)]}
+    configs = {name: _config(folder / name) for name in [build.name_of(of), *_models_of(build)]}
     models = {
         name: step_model_of_config(config, versions=_versions(folder / name), served=_versions(folder / name))
         for name, config in configs.items()
     }
-    graph = graph_of_config(configs[build.subject.name], models)
+    graph = graph_of_config(configs[build.name_of(of)], models)
     wrong = [hit for rule, hit in check(graph) if rule.severity == "error"]
     if wrong:
         raise EnsembleError(

@@ -167,7 +167,7 @@ def _contract(build: Build, of: str) -> Result:
     if artifact.format == "ensemble":
         from builder.packaging import check_steps
 
-        check_steps(build)
+        check_steps(build, of)
         return Result()
     known = None if artifact.format == "onnx" else artifact.interface
     check_contract(build.model_dir(of), build.version_of(of), known=known)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.errors import SpecError
 from builder.findings import did_you_mean
 from builder.incremental.cache import Cache, Record
 from builder.incremental.keys import Subject, fingerprints_of
@@ -25,6 +26,7 @@ from builder.repository.engines import has_engine
 from builder.repository.locks import build_lock
 from builder.spec import Spec, read_spec
 from builder.spec.ensembles import depth_of, steps_of, with_steps
+from builder.spec.problems import in_order
 from builder.variants import VARIANTS, is_servable
 from builder.workers.staging import staging_for, sweep
 from serving.errors import UsageError
@@ -46,7 +48,13 @@ def load_spec(path: str | Path) -> Spec:
     Raises:
         SpecError: with every problem that was found; exit status 2.
     """
-    return read_spec(path)[0]
+    from builder.config.judged import problems_of
+
+    spec, document = read_spec(path)
+    problems = problems_of(spec, document)
+    if problems:
+        raise SpecError(in_order(problems, spec.path))
+    return spec
 
 
 def build(

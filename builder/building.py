@@ -56,6 +56,7 @@ from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
 from builder.variants import ENSEMBLE, FUSED, VARIANTS, Variant, is_servable
+from builder.verify.client_view import as_seen
 from builder.verify.serve import Endpoint
 from serving.errors import TritonRepoError
 from serving.progress import Reporter
@@ -406,7 +407,8 @@ class Build:
         self.stage_files(of)
         for folder in [*self.version_dir(of).rglob("__pycache__")]:  # the server that verified it left that there
             shutil.rmtree(folder)
-        golden.write_golden(self.version_dir(of) / GOLDEN, self.answers.golden)
+        seen = as_seen(self.answers.golden, self.config(of).tree, self.subject.model.sequence)
+        golden.write_golden(self.version_dir(of) / GOLDEN, seen)
         variant = self.variant_of(of)
         artifact = self.artifact(variant)
         return publish.Staged(

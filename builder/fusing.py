@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from builder.artifact import EXTERNAL_DATA_SUFFIX, artifact_of
+from builder.artifact import artifact_of
 from builder.building import Build
 from builder.errors import EnsembleError
 from builder.host import tool_versions
@@ -24,24 +24,24 @@ def fuse(build: Build) -> Result:
         ParityError: the one graph answers otherwise.
     """
     from builder.ensemble.fuse import Part, fuse_onnx
+    from builder.ensemble.graph import in_order
 
     loaded, name = build.loaded, build.subject.name
     assert isinstance(loaded, Composition)
     graph, repository = loaded.graph, build.subject.spec.repository
     _check(build, loaded)
     parts = []
-    for step in graph.steps:
+    for step in (graph.steps[index] for index in in_order(graph)):
         folder = ModelFolder(repository, step.model_name).folder(version_of(build, step.model_name))
         parts.append(Part(step.name, folder / "model.onnx", dict(step.inputs), dict(step.outputs)))
     to = build.folder("fuse") / "model.onnx"
     shutil.rmtree(to.parent, ignore_errors=True)
     to.parent.mkdir(parents=True)
-    fuse_onnx(parts, [port.name for port in graph.inputs], [port.name for port in graph.outputs], to)
+    data = fuse_onnx(parts, [port.name for port in graph.inputs], [port.name for port in graph.outputs], to)
     package = build.made_by("package")
     with OnnxRunner(to) as runner:
         cases = answers_of_steps(build).cases
         parity = check_parity(runner, cases, package.precision, what=f"{name} (fused)", where="ONNX Runtime")
-    data = [to.name + EXTERNAL_DATA_SUFFIX] if to.with_name(to.name + EXTERNAL_DATA_SUFFIX).exists() else []
     made = artifact_of(
         to,
         precision=package.precision,

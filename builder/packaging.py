@@ -49,7 +49,7 @@ def _class(build: Build, loaded: PythonClass) -> Result:
         packages = build.folder("requirements")
         shutil.rmtree(packages, ignore_errors=True)
         packages.mkdir(parents=True)
-        pack(source.requirements, packages, servers)
+        pack(source.requirements, packages, servers, dependencies=source.dependencies)
     notes = check_imports(code, servers, packages)
     names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
     made = Artifact(

@@ -12,6 +12,7 @@ from builder import export, golden
 from builder.artifact import sha256_of
 from builder.building import Build, Stage, seed
 from builder.config import decide
+from builder.config.judged import require_sound
 from builder.config_files import checksums_of, warmup_of
 from builder.incremental.answers import Answers
 from builder.incremental.cache import digest_of
@@ -23,6 +24,7 @@ from builder.results import Result, made_result, plain_interface
 from builder.variants import ENSEMBLE, FUSED, VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases
+from builder.verify.client_view import as_seen, of_sequences
 from builder.verify.serve import CONCURRENT_REQUESTS
 
 _HERE = "ONNX Runtime"
@@ -42,10 +44,12 @@ def _samples(build: Build, of: str) -> Result:
 
 
 def _reference(build: Build, of: str) -> Result:
-    interface = build.loaded.interface
-    cases = cases_of(build.samples, interface, build.max_batch, build.runner)
-    single = single_cases(build.samples, golden.GOLDEN_REQUESTS, build.runner)
-    alike = single_cases(build.samples, CONCURRENT_REQUESTS - len(single), build.runner, alike=True)
+    sequence, samples, max_batch = build.subject.model.sequence, build.samples, build.max_batch
+    if sequence is not None:  # whose requests have a single sample each
+        samples, max_batch = of_sequences(samples, sequence), min(max_batch, 1)
+    cases = cases_of(samples, build.loaded.interface, max_batch, build.runner)
+    single = single_cases(samples, golden.GOLDEN_REQUESTS, build.runner)
+    alike = single_cases(samples, CONCURRENT_REQUESTS - len(single), build.runner, alike=True)
     file = build.keep_answers(Answers(cases, single, single + alike))
     return Result({"cases": [case.name for case in cases]}, {file.name: file}, sha256_of(file))
 
@@ -149,6 +153,8 @@ def _config(build: Build, of: str) -> Result:
         rows=rows,
         checksums=checksums_of(build, artifact, made),
     )
+    if artifact.format != "ensemble":  # whose graph is checked across its steps
+        require_sound(config, subject.model, subject.name, subject.spec.server)
     files = {name: sha256_of(file) for name, file in {**config.copies, **made}.items()}
     identity = publish.config_identity(config, build.header)
     data = {"config": config.as_dict(subject.spec.folder), "files": files, "identity": identity}
@@ -180,8 +186,10 @@ def _serve(build: Build, of: str) -> Result:
         # same: dynamic int8 takes its scale from whatever the server puts into one batch.
         answers = answers_of_steps(build)
 
+    tree, sequence = build.config(of).tree, build.subject.model.sequence
+
     def asked(cases: Sequence[Case]) -> list[Case]:
-        return as_asked(cases, interface)
+        return as_seen(as_asked(cases, interface), tree, sequence)
 
     endpoint = build.endpoint()
     name = build.name_of(of)

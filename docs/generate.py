@@ -1,6 +1,6 @@
-"""Makes the reference of ``models.yaml`` and ``manifest.json``, and the JSON schema for editors, from the code.
+"""Makes the reference of ``models.yaml``, ``manifest.json`` and ``check-repo``'s rules, and the JSON schema, from code.
 
-    python docs/generate.py            # writes docs/reference/{spec.md,manifest.md,models.schema.json}
+    python docs/generate.py            # writes docs/reference/{spec.md,manifest.md,rules.md,models.schema.json}
     python docs/generate.py --check    # exit status 1 if one of them is not what the code says
 
 The prose is in ``docs/reference/*.md.in``; a line ``{{ table NAME }}`` there becomes the table of that class.
@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from builder import spec
+from builder.check.judging import groups
+from builder.check.output import sentence
 from builder.names import MODEL_NAME_PATTERN
 from builder.repository import manifest
 from builder.spec import parts as spec_parts
@@ -201,9 +203,35 @@ def _plain(node: Any) -> Any:
     }
 
 
+def rules_page() -> str:
+    """A section for every rule of ``check-repo``; what ``--explain`` says."""
+    lines = ["# The rules of check-repo", "", _RULES_INTRODUCTION, ""]
+    for title, group in groups():
+        lines += [f"## {title}", "", "| rule | | what |", "|---|---|---|"]
+        lines += [f"| [{rule.id}](#{rule.id}) | {rule.severity} | {_cell(rule.title)} |" for rule in group]
+        for rule in group:
+            lines += ["", f"### {rule.id}", f"{sentence(rule.title)} ({rule.severity})", "", rule.reason, ""]
+            lines += [f"**Fix:** {rule.fix}"]
+            for label, example in (("bad", rule.bad), ("good", rule.good)):
+                if example:
+                    lines += ["", f"{label.capitalize()}:", "```text", example, "```"]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_RULES_INTRODUCTION = """Made from the code by `docs/generate.py`; `check-repo --explain RULE` prints the same section.
+An *error* is what the server refuses when it loads the model, a *warning* what it serves worse than it could, with the
+gain that is expected of the change, an *info* is good to know. What the server says is in quotes."""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 FILES: dict[str, Callable[[], str]] = {
     "spec.md": lambda: page("spec"),
     "manifest.md": lambda: page("manifest"),
+    "rules.md": rules_page,
     SCHEMA: schema,
 }
 

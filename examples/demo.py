@@ -21,8 +21,15 @@ from serving.errors import TritonRepoError
 from serving.progress import Progress
 
 HERE = Path(__file__).parent
-# Folder -> the model that its models.yaml names.
-EXAMPLES = {"digits": "digits", "minilm": "minilm", "efficientnet": "efficientnet", "existing_onnx": "magika"}
+# Folder -> the models of its models.yaml that are called, or measured: of an ensemble, itself and its largest step.
+EXAMPLES = {
+    "digits": ("digits",),
+    "minilm": ("minilm", "minilm_text"),
+    "efficientnet": ("efficientnet", "efficientnet_jpeg"),
+    "existing_onnx": ("magika",),
+    "multimodal": ("scene",),
+}
+MODELS = [model for models in EXAMPLES.values() for model in models]
 CLIENT_TIMEOUT_S = 120
 
 console = Console(highlight=False, soft_wrap=True)
@@ -34,7 +41,7 @@ class DemoError(Exception):
 
 def check_built(repository: Path) -> None:
     """Say what is missing before a server is started for nothing."""
-    missing = [model for model in EXAMPLES.values() if not (repository / model / "config.pbtxt").is_file()]
+    missing = [model for model in MODELS if not (repository / model / "config.pbtxt").is_file()]
     if missing:
         raise DemoError(f"{', '.join(missing)} not in {repository}; build first: build-repo examples/*/models.yaml")
 
@@ -55,7 +62,7 @@ def measure(repository: Path, server: Server, *, short: bool) -> None:
     result = bench(
         repository,
         url=server.http_url,
-        models=list(EXAMPLES.values()),
+        models=MODELS,
         concurrency=concurrency,
         seconds=seconds,
         reporter=Progress(),

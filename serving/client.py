@@ -63,6 +63,7 @@ class Client:
         timeout_s: float | None = None,
         request_id: str = "",
         parameters: Mapping[str, str | int | float | bool] | None = None,
+        sequence: int | str = 0,
         idempotent: bool = True,
     ) -> dict[str, np.ndarray[Any, Any]]:
         """One request.
@@ -76,6 +77,7 @@ class Client:
             timeout_s: instead of the client's own.
             request_id: comes back in logs and traces.
             parameters: of the request.
+            sequence: the id of a sequence that this request begins and ends; 0 for none.
             idempotent: False if repeating the request does harm (a sequence, a side effect): it is never retried then.
 
         Returns:
@@ -85,6 +87,7 @@ class Client:
             InferenceError: the server refused, or did not answer in time.
             ServerUnavailableError: nobody answers at the address.
         """
+        alone: dict[str, Any] = {"sequence_id": sequence, "sequence_start": True, "sequence_end": True}
         result = self._call(
             "infer",
             model,
@@ -96,6 +99,7 @@ class Client:
             outputs=wire.requested_outputs(self._module, outputs),
             request_id=request_id,
             parameters=dict(parameters) if parameters else None,
+            **(alone if sequence else {}),
         )
         return wire.arrays(result)
 
@@ -162,7 +166,7 @@ class Client:
         self._call("load_model", model, config=text, model=model, idempotent=False, loading=True)
 
     def unload(self, model: str, *, with_steps: bool = False) -> None:
-        """Unload a model (model control mode ``explicit``); of an ensemble, on request, with the models it is made of."""
+        """Unload a model (model control mode ``explicit``); an ensemble with its steps, where that is asked for."""
         self._call("unload_model", model, model=model, idempotent=False, unload_dependents=with_steps)
 
     def _call(

@@ -102,6 +102,22 @@ def test_an_ensemble_is_data():
         assert served <= {"serving.dtypes"}, f"{path.relative_to(ROOT)} imports {sorted(served)}"
 
 
+def test_rules_stand_on_the_ground_alone():
+    """They judge a message: whoever has one, the spec, a stage or check-repo, may ask them."""
+    for path in (ROOT / "builder" / "rules").rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        assert ours <= {"rules", "findings", "errors", "triton_fields", "releases"}, f"{path.relative_to(ROOT)}: {ours}"
+
+
+def test_a_check_knows_no_stage():
+    """It judges any repository, so it knows nothing of how ours are made, nor runs what it judges."""
+    ground = {"errors", "findings", "releases", "triton_fields", "names", "tensors"}
+    for path in (ROOT / "builder" / "check").rglob("*.py"):
+        ours = {name.split(".")[1] for name in _modules(path) if name.startswith("builder.")}
+        assert ours <= ground | {"check", "rules", "ensemble", "graphs"}, f"{path.relative_to(ROOT)} imports {ours}"
+        assert not {"runpy", "torch", "onnxruntime", "pickle"} & _loaded(path), path
+
+
 def test_only_the_process_of_an_engine_imports_its_library():
     libraries = {"tensorrt", "tensorrt_rtx", "polygraphy"}
     importers = {str(path.relative_to(ROOT)) for path in (ROOT / "builder").rglob("*.py") if libraries & _loaded(path)}
@@ -129,7 +145,7 @@ def test_every_name_that_a_package_exports_is_there(package):
     assert [name for name in getattr(module, "__all__", ()) if getattr(module, name, None) is None] == []
 
 
-@pytest.mark.parametrize("command", ["builder.cli", "serving.cli", "perf.cli"])
+@pytest.mark.parametrize("command", ["builder.cli", "builder.cli_check", "serving.cli", "perf.cli"])
 def test_help_imports_none_of_the_frameworks(command):
     code = (
         f"import sys, {command} as cli\n"

@@ -85,7 +85,7 @@ def _versions(reading: Reading) -> Iterator[tuple[Rule, Hit]]:
         yield rules.NO_VERSION, Hit(f"the version policy serves {asked}, the folder holds {there}", fix, path)
     elif not model.versions:
         folders = [entry.name for entry in reading.entries if entry.is_dir and entry.name not in _KNOWN]
-        held = f"; the folders {', '.join(folders[:_MOST_SHOWN])} are none" if folders else ""
+        held = f"; there are only {', '.join(folders[:_MOST_SHOWN])}" if folders else ""
         fix = "make the folder `1`" + (", empty" if model.config.platform == "ensemble" else " with the model's file")
         yield rules.NO_VERSION, Hit(f"there is no version's folder{held}", fix, file="")
 

@@ -36,11 +36,27 @@ class Judgement:
     models: int
 
 
+def groups() -> tuple[tuple[str, tuple[Rule, ...]], ...]:
+    """Every rule there is, each once, under the headings of the page."""
+    across: list[Rule] = [rule for rules, _ in REPOSITORY_RULES for rule in rules]
+    groups = (
+        ("The text of config.pbtxt", PARSING_RULES),
+        ("Folders and versions", own.RULES),
+        ("The configuration", tuple(rule for rule, _ in CONFIG_RULES)),
+        ("The model's files", tuple(rule for rule, _ in ARTIFACT_RULES)),
+        ("Ensembles and their models", tuple(across)),
+    )
+    seen: set[str] = set()
+    made = []
+    for title, rules in groups:
+        made.append((title, tuple({rule.id: rule for rule in rules if rule.id not in seen}.values())))
+        seen.update(rule.id for rule in rules)
+    return tuple(made)
+
+
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule there is, each once, in the order of the page."""
-    groups: list[Iterable[Rule]] = [PARSING_RULES, own.RULES, [rule for rule, _ in CONFIG_RULES]]
-    groups += [[rule for rule, _ in ARTIFACT_RULES], *(rules for rules, _ in REPOSITORY_RULES)]
-    return tuple({rule.id: rule for group in groups for rule in group}.values())
+    """Every rule there is, in the order of the page."""
+    return tuple(rule for _, rules in groups() for rule in rules)
 
 
 def check_repositories(
@@ -98,8 +114,10 @@ def _judged(reading: Reading, *, config_only: bool) -> Iterator[Judged]:
     """One model against all rules that look at one model."""
     yield from ((reading, rule, hit) for rule, hit in reading.problems)
     if not config_only and reading.file in (CONFIG, ""):
-        for rule, hit in _guarded("folders", lambda: model_hits(reading)):
-            yield reading, rule, hit
+        try:
+            yield from [(reading, rule, hit) for rule, hit in model_hits(reading)]
+        except Exception as error:
+            yield reading, *_failed("folders", error)
         if is_no_model(reading):
             return
     for rule, look in CONFIG_RULES:
@@ -110,17 +128,20 @@ def _judged(reading: Reading, *, config_only: bool) -> Iterator[Judged]:
             yield from ((reading, *pair) for pair in _hits(rule, examine, reading.model))
 
 
-def _hits(rule: Rule, look: Callable[[Any], Iterable[Hit]], subject: Any) -> Iterator[tuple[Rule, Hit]]:
-    yield from _guarded(rule.id, lambda: ((rule, hit) for hit in look(subject)))
-
-
-def _guarded(name: str, look: Callable[[], Iterable[tuple[Rule, Hit]]]) -> Iterator[tuple[Rule, Hit]]:
+def _hits(rule: Rule, look: Callable[[Any], Iterable[Hit]], subject: Any) -> list[tuple[Rule, Hit]]:
     """What a rule finds; a rule that fails is a finding itself, never the end of the check."""
+    found: list[tuple[Rule, Hit]] = []
     try:
-        yield from look()
+        for hit in look(subject):
+            found.append((rule, hit))  # one by one: what was found before it failed stays
     except Exception as error:
-        what = f"the rule `{name}` failed: {type(error).__name__}: {error}"[:300]
-        yield own.INTERNAL, Hit(what, "report it, with the file that it is about")
+        found.append(_failed(rule.id, error))
+    return found
+
+
+def _failed(name: str, error: Exception) -> tuple[Rule, Hit]:
+    what = f"the rule `{name}` failed: {type(error).__name__}: {error}"[:300]
+    return own.INTERNAL, Hit(what, "report it, with the file that it is about")
 
 
 def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judged]:
@@ -136,9 +157,7 @@ def _across(readings: Sequence[Reading], *, config_only: bool) -> Iterator[Judge
                 if name in by_name:
                     yield by_name[name], rule, hit
         except Exception as error:
-            what = f"the rule `{named}` failed: {type(error).__name__}: {error}"[:300]
-            for reading in main[:1]:
-                yield reading, own.INTERNAL, Hit(what, "report it, with the file that it is about")
+            yield from ((reading, *_failed(named, error)) for reading in main[:1])
 
 
 def _placed(reading: Reading, rule: Rule, hit: Hit, trees: dict[int, Node]) -> Found:

@@ -30,9 +30,9 @@ def as_text(found: Sequence[Found], models: int, style: Any) -> str:
     """
     lines = []
     for model, group in groupby(found, key=lambda one: one.model):
-        lines.append(style(model or "the repository", "bold"))
+        lines.append(style(_plain(model) or "the repository", "bold"))
         for one in group:
-            place = one.file + (f":{one.line}" if one.line else "")
+            place = _plain(one.file) + (f":{one.line}" if one.line else "")
             lines.append(f"  {style(one.severity, COLOURS[one.severity])} [{one.rule}] {_plain(one.message)}")
             lines.append(f"      {place}")
             lines.append(f"      fix: {_plain(one.fix)}")
@@ -62,7 +62,7 @@ def as_annotations(found: Sequence[Found]) -> str:
 
 def explanation(rule: Rule, style: Any) -> str:
     """A rule's page section, for the terminal."""
-    parts = [f"{style(rule.id, 'bold')} ({style(rule.severity, COLOURS[rule.severity])})", _sentence(rule.title)]
+    parts = [f"{style(rule.id, 'bold')} ({style(rule.severity, COLOURS[rule.severity])})", sentence(rule.title)]
     parts += ["", rule.reason, "", f"fix: {rule.fix}"]
     for label, example in (("bad", rule.bad), ("good", rule.good)):
         if example:
@@ -72,8 +72,11 @@ def explanation(rule: Rule, style: Any) -> str:
     return "\n".join(parts)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+def sentence(title: str) -> str:
+    """A rule's title with a capital, unless a name of the configuration comes first, and a full stop."""
+    first = title.split(" ")[0]
+    plain = not set(first) & set("._")
+    return (title[:1].upper() if plain else title[:1]) + title[1:].rstrip(".") + "."
 
 
 def _many(count: int, noun: str) -> str:
@@ -86,7 +89,7 @@ def _plain(text: str) -> str:
 
 
 def _value(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _plain(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

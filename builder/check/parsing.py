@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from builder.check.pbtxt import Node, tree_of
+from builder.check.quick_parse import quick_parse
 from builder.findings import did_you_mean
 from builder.rules.rule import Hit, Rule
 from builder.triton_fields import is_map, model_config_class
@@ -69,6 +70,9 @@ def parse(text: str, file: str = "config.pbtxt") -> tuple[Any | None, Problems]:
     """
     from google.protobuf import text_format
 
+    message = quick_parse(text)
+    if message is not None:
+        return message, []
     message = model_config_class()()
     try:
         text_format.Parse(text.removeprefix("\ufeff"), message)
@@ -95,7 +99,11 @@ def _plus_signs(text: str, file: str) -> Problems:
 def _problems(text: str, error: Any, file: str) -> Problems:
     root = tree_of(text)
     found = []
+    said: set[tuple[str, int]] = set()  # a list of an unknown name is one mistake
     for rule, node, message, fix in _walk(root, model_config_class().DESCRIPTOR):
+        if rule is FIELD and (message, node.line) in said:
+            continue
+        said.add((message, node.line))
         found.append((rule, Hit(f"{message} (column {node.column})", fix, file=file, line=node.line)))
         if len(found) == _MOST:
             break
@@ -118,7 +126,7 @@ def _walk(root: Node, descriptor: Any) -> Iterator[_Problem]:
         node, kind = waiting.pop(0)
         yield from _once(node, kind)
         for child in node.children:
-            known = kind.fields_by_name.get(child.name)
+            known = _named(kind.fields_by_name, child.name)
             if known is None:
                 yield _unknown(child, kind)
             elif known.message_type is None:
@@ -135,12 +143,17 @@ def _walk(root: Node, descriptor: Any) -> Iterator[_Problem]:
                 waiting.append((child, known.message_type))
 
 
+def _named(table: Any, name: str) -> Any:
+    """A field or a value by its name: protobuf's tables fail at names that are no UTF-8."""
+    return table.get(name) if name.isascii() else None
+
+
 def _once(node: Node, kind: Any) -> Iterator[_Problem]:
     """Fields that are no lists, and choices, each at most once."""
     seen: Counter[str] = Counter()
     chosen: dict[str, str] = {}
     for child in node.children:
-        known = kind.fields_by_name.get(child.name)
+        known = _named(kind.fields_by_name, child.name)
         if known is None or known.is_repeated or is_map(known):
             continue
         seen[child.name] += 1
@@ -157,9 +170,10 @@ def _unknown(node: Node, kind: Any) -> _Problem:
     names = kind.fields_by_name
     where = "ModelConfig" if kind.full_name == model_config_class().DESCRIPTOR.full_name else kind.name
     homes = [home for home in _homes().get(node.name, ()) if home]
-    fix = did_you_mean(node.name, names)
-    if not fix and node.name in _homes():
+    if node.name in _homes():
         fix = f"write it in `{homes[0]} {{ ... }}`" if homes else "write it outside of the brackets"
+    else:
+        fix = did_you_mean(node.name, names)
     return FIELD, node, f"{where} has no field `{node.name[:60]}`", fix or f"it has {', '.join(names)}"
 
 
@@ -184,7 +198,7 @@ def _scalar(node: Node, known: Any) -> Iterator[_Problem]:
         yield VALUE, node, f"`{name}` is a single value, not a message", f"write {name}: ..."
     elif known.enum_type is not None:
         words = known.enum_type.values_by_name
-        if value not in words and (node.quoted or not _INTEGER.match(value)):
+        if _named(words, value) is None and (node.quoted or not _INTEGER.match(value)):
             fix = _word(value, words)
             yield VALUE, node, f"`{name}` has no value `{value[:60]}`", fix or f"one of {', '.join(words)}"
         elif node.quoted:

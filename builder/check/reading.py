@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.check.folder_rules import CONFIG_FILE, FOLDER, LINK
+from builder.check.folder_rules import CONFIG_FILE, FOLDER, INTERNAL, LINK
 from builder.check.model import ModelOnDisk
 from builder.check.parsing import Problems, parse
 from builder.check.target import ANY, Server
@@ -21,6 +21,7 @@ from builder.rules.rule import Hit
 from builder.rules.subject import Subject, served_by
 from builder.rules.table import completes
 from builder.triton_fields import model_config_class
+from serving.errors import MissingDependencyError
 
 CONFIG = "config.pbtxt"
 _NO_VERSIONS = ("warmup", "initial_state", "configs")
@@ -118,7 +119,15 @@ def read_models(repository: Path, target: Target) -> Iterator[Reading]:
     """
     for entry in entries_of(repository):
         if entry.is_dir:
-            yield from read_model(repository, entry.name, target)
+            try:
+                yield from list(read_model(repository, entry.name, target))
+            except MissingDependencyError:
+                raise
+            except Exception as error:  # a mistake of ours: it is said, and the other models are judged
+                what = f"reading the model failed: {type(error).__name__}: {error}"[:300]
+                folder = repository / entry.name
+                problem = (INTERNAL, Hit(what, "report it, with the folder", file=""))
+                yield Reading(None, None, entry.name, folder, file="", problems=(problem,))
 
 
 def read_model(repository: Path, name: str, target: Target) -> Iterator[Reading]:

@@ -45,8 +45,8 @@ def server_of(text: str | None) -> Server:
         return Server(embedded, gpu=False, backends=("onnxruntime", "python"))
     name = text.removesuffix(_CPU)
     by_server = {release.server: release for release in RELEASES.values()}
-    release = RELEASES.get(name) or by_server.get(name)
-    if release is None:
+    known = RELEASES.get(name) or by_server.get(name)
+    if known is None:
         newest, version = max(RELEASES), max(by_server, key=_number)
         raise UsageError(
             f"unknown release of Triton: {text}",
@@ -56,7 +56,7 @@ def server_of(text: str | None) -> Server:
             got=text,
             fix=did_you_mean(name, [*RELEASES, EMBEDDED]) or f"--server {newest}",
         )
-    return Server(release, gpu=False if text.endswith(_CPU) else None)
+    return Server(known, gpu=False if text.endswith(_CPU) else None)
 
 
 def _number(version: str) -> tuple[int, ...]:

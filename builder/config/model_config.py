@@ -54,6 +54,7 @@ class ModelConfig:
         copies: files of the user's that it names (labels, initial states), by their name in the version folder.
         files: every file of the version folder that it names, these and others.
         version: the version that it is written for; None as it was decided.
+        hosts: by name: fields over these, for servers that are started with ``--model-config-name``.
     """
 
     tree: Mapping[str, Any]
@@ -61,6 +62,7 @@ class ModelConfig:
     copies: Mapping[str, Path] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     version: int | None = None
+    hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def max_batch_size(self) -> int:
@@ -90,18 +92,33 @@ class ModelConfig:
             if name == "max_batch_size" and self.is_pinned:
                 tree["version_policy"] = {"specific": {"versions": [version]}}
                 comments["version_policy"] = _PINNED
-        return ModelConfig(tree, comments, self.copies, self.files, version)
+        return ModelConfig(tree, comments, self.copies, self.files, version, self.hosts)
+
+    def on(self, host: str) -> ModelConfig:
+        """The configuration for one of the ``hosts``, for the same version.
+
+        Raises:
+            ConfigError: its fields name a tensor that the model does not have.
+        """
+        tree = merged(self.tree, self.hosts[host], str(self.tree.get("name")))
+        return ModelConfig(tree, self.comments, self.copies, self.files, self.version)
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
         """Plain data; the user's files relative to ``folder``, that of the spec."""
         copies = {name: os.path.relpath(file, folder) for name, file in self.copies.items()}
-        return {"tree": self.tree, "comments": dict(self.comments), "copies": copies, "files": sorted(self.files)}
+        return {
+            "tree": self.tree,
+            "comments": dict(self.comments),
+            "copies": copies,
+            "files": sorted(self.files),
+            "hosts": self.hosts,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: Path) -> ModelConfig:
         """What :meth:`as_dict` gave, for the spec's folder as it is now."""
         copies = {name: folder / file for name, file in data["copies"].items()}
-        return cls(data["tree"], data["comments"], copies, frozenset(data["files"]))
+        return cls(data["tree"], data["comments"], copies, frozenset(data["files"]), None, data["hosts"])
 
 
 def decide(
@@ -169,7 +186,7 @@ def decide(
     tree = merged(tree, fields or {}, name)
     made = tuple(f"{WARMUP}/{file}" for file, _ in sample_files(model, interface, rows)) if model.warmup else ()
     files = frozenset([*copies, *made, *(checksums or {})])
-    return ModelConfig(merged(tree, model.config, name), comments, copies, files)
+    return ModelConfig(merged(tree, model.config, name), comments, copies, files, None, model.hosts)
 
 
 def _check_tensors(model: ModelSpec, interface: Interface, batching: bool, name: str) -> None:

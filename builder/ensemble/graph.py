@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from builder.tensors import BATCH, Dim
 from serving.dtypes import DType
@@ -264,11 +265,20 @@ def in_order(graph: EnsembleGraph) -> list[int]:
         ValueError: they need each other.
     """
     needs = upstream(graph)
+    feeds: list[list[int]] = [[] for _ in needs]
+    for index, need in enumerate(needs):
+        for source in need:
+            feeds[source].append(index)
+    waits = [len(need) for need in needs]
+    ready = [index for index, count in enumerate(waits) if not count]  # in order already: a heap
     order: list[int] = []
-    while len(order) < len(needs):
-        ready = [index for index, need in enumerate(needs) if index not in order and need <= set(order)]
-        if not ready:
-            stuck = [graph.steps[index].name for index in range(len(needs)) if index not in order]
-            raise ValueError(f"steps that need each other: {', '.join(stuck)}")
-        order.append(ready[0])
+    while ready:
+        order.append(heappop(ready))
+        for index in feeds[order[-1]]:
+            waits[index] -= 1
+            if not waits[index]:
+                heappush(ready, index)
+    if len(order) < len(needs):
+        stuck = [graph.steps[index].name for index, count in enumerate(waits) if count]
+        raise ValueError(f"steps that need each other: {', '.join(stuck)}")
     return order

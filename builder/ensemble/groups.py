@@ -32,17 +32,31 @@ def groups(graph: EnsembleGraph) -> list[Group]:
         order = in_order(graph)
     except ValueError:
         return []
-    needs = upstream(graph)
+    needs, place = upstream(graph), {index: k for k, index in enumerate(order)}
+    alone = [not list(_not_alone(step)) for step in graph.steps]
+    above = _all_above(needs, order)
     member = {index: frozenset([index]) for index in order}
     for target in order:
-        for source in sorted(needs[target], key=order.index):
-            union = member[source] | member[target]
-            if len(union) > len(member[target]) and not why_not(graph, union):
+        for source in sorted(needs[target], key=place.__getitem__) if alone[target] else ():
+            one, other = member[source], member[target]
+            if one == other or not alone[source] or list(_differ(graph.steps[source], graph.steps[target])):
+                continue
+            union = one | other
+            inside = sum(1 << index for index in union)
+            if all(not above[outside] & inside for index in union for outside in needs[index] - union):
                 member |= dict.fromkeys(union, union)
-    found = sorted(
-        {group for group in member.values() if len(group) > 1}, key=lambda group: min(map(order.index, group))
-    )
-    return [group_of(graph, group) for group in found]
+    found = {group for group in member.values() if len(group) > 1}
+    return [group_of(graph, group) for group in sorted(found, key=lambda group: min(place[index] for index in group))]
+
+
+def _all_above(needs: list[set[int]], order: list[int]) -> dict[int, int]:
+    """For each step all that it needs, directly or not, as bits."""
+    above: dict[int, int] = {}
+    for index in order:
+        above[index] = 0
+        for source in needs[index]:
+            above[index] |= above[source] | 1 << source
+    return above
 
 
 def group_of(graph: EnsembleGraph, indices: Collection[int]) -> Group:
@@ -65,7 +79,7 @@ def why_not(graph: EnsembleGraph, indices: Collection[int]) -> list[str]:
     alone = [reason for index in inside for reason in _not_alone(graph.steps[index])]
     if alone:
         return alone
-    first, *others = [(graph.steps[index].name, graph.steps[index].model) for index in inside]
+    first, *others = [graph.steps[index] for index in inside]
     reasons = [reason for other in others for reason in _differ(first, other)]
     return reasons + _not_together(graph, inside)
 
@@ -90,8 +104,8 @@ def _not_alone(step: Step) -> Iterator[str]:
             yield f"{step.name}.{port.name} is not connected"
 
 
-def _differ(one: tuple[str, StepModel | None], other: tuple[str, StepModel | None]) -> Iterator[str]:
-    (name, model), (second, against) = one, other
+def _differ(one: Step, other: Step) -> Iterator[str]:
+    name, model, second, against = one.name, one.model, other.name, other.model
     assert model is not None and against is not None
     if model.batches != against.batches:
         batching, not_batching = (name, second) if model.batches else (second, name)

@@ -65,15 +65,15 @@ def merged(pieces: Sequence[Piece], inputs: Sequence[str], outputs: Sequence[str
 def _add(whole: Any, piece: Piece, dims: Mapping[tuple[str, str], str], taken: set[str]) -> None:
     """Put one graph into the whole, under names of its own."""
     graph = piece.model.graph
-    ends = [(value, piece.inputs.get(value.name)) for value in graph.input]
+    ends: list[tuple[Any, str | None]] = [(value, piece.inputs.get(value.name)) for value in graph.input]
     ends += [(value, piece.outputs.get(value.name)) for value in graph.output]
     names, aliases = _new_names(piece, taken)
     _drop_given_defaults(graph, piece.inputs)
-    for value in _value_infos(graph):
-        _rename_dims(value, piece.name, dims)
+    for info in _value_infos(graph):
+        _rename_dims(info, piece.name, dims)
     _rename(graph, names, f"{piece.name}/")
-    for value, tensor in aliases:
-        graph.node.add(op_type="Identity", input=[names[value]], output=[tensor], name=f"{piece.name}/as {tensor}")
+    for output, alias in aliases:
+        graph.node.add(op_type="Identity", input=[names[output]], output=[alias], name=f"{piece.name}/as {alias}")
     outer = {value.name: value for value in (*whole.input, *whole.output)}
     for value, tensor in ends:
         if tensor in outer:

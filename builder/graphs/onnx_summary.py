@@ -6,7 +6,9 @@ on disk, and ends after a bounded number of fields, whatever the file is.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 import mmap
 import os
 from collections.abc import Mapping
@@ -28,6 +30,9 @@ MAX_FIELDS = 150_000
 _READ_WHOLE_BYTES = 4 * 1024 * 1024
 _KINDS = {1: "tensor", 4: "sequence", 5: "map", 9: "optional", 8: "sparse tensor", 7: "opaque"}
 _SIGN = 1 << 63
+_MAX_RANK = 64
+# Bytes of one element, by the number of its type; types that are packed, and strings, are not in it.
+_WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
 
 
 class TooLargeError(ValueError):
@@ -55,12 +60,13 @@ class OnnxValue:
 
 @dataclass(frozen=True)
 class ExternalData:
-    """Where a tensor lies outside of the file: texts as they stand there."""
+    """Where a tensor lies outside of the file: texts as they stand there, and how many bytes its shape needs."""
 
     tensor: str
     location: str
     offset: str = "0"
     length: str = "0"
+    size_bytes: int = 0
 
 
 @dataclass
@@ -194,6 +200,8 @@ class _Reader:
 
     def _port(self, part: Field) -> None:
         value = self._value(part)
+        if part.number == 11 and value.kind == "tensor" and value.shape is None:
+            value = dataclasses.replace(value, shape=())  # as ONNX Runtime takes it
         ports = self._given if part.number == 11 else self._found.outputs
         if not value.name:
             self._found.problems.append("an input or output of the graph has no name")
@@ -250,18 +258,28 @@ class _Reader:
                         self._attribute(inner, depth + 1)
 
     def _tensor(self, part: Field) -> str:
-        name, outside, entries = "", False, {}
+        name, outside, entries, dims, kind, raw = "", False, {}, [], 0, -1
         for inner in self._fields(part.value, part.end):
-            if inner.number == 8 and inner.kind == BYTES:
+            if inner.number == 1:
+                dims += self._ints(inner)
+            elif inner.number == 2 and inner.kind == VARINT:
+                kind = self._int(inner)
+            elif inner.number == 9 and inner.kind == BYTES:
+                raw = inner.end - inner.value
+            elif inner.number == 8 and inner.kind == BYTES:
                 name = self._text(inner)
             elif inner.number == 13 and inner.kind == BYTES:
                 texts, _ = self._flat(inner)
                 entries[texts.get(1, "")] = texts.get(2, "")
             elif inner.number == 14 and inner.kind == VARINT:
                 outside = self._int(inner) == 1
+        known = kind in _WIDTHS and len(dims) <= _MAX_RANK
+        needed = _WIDTHS[kind] * math.prod(dims) if known else 0
         if outside:
             where = (entries.get("offset") or "0", entries.get("length") or "0")
-            self._found.external.append(ExternalData(name, entries.get("location", ""), *where))
+            self._found.external.append(ExternalData(name, entries.get("location", ""), *where, needed))
+        elif known and raw >= 0 and raw != needed:
+            self._found.problems.append(f"{name!r} of shape {dims} holds {raw} bytes in place of {needed}")
         return name
 
     # --- what follows from it -------------------------------------------------------------------------------------
@@ -276,8 +294,6 @@ class _Reader:
     def _connect(self) -> None:
         """What ONNX Runtime refuses when it resolves the graph."""
         problems = self._found.problems
-        if not self._found.outputs:
-            problems.append("the graph has no output")
         known = self._sources.keys() | self._given.keys() | self._constants
         for name, node in self._used.items():
             if name not in known:
@@ -341,6 +357,17 @@ class _Reader:
 
     def _text(self, part: Field) -> str:
         return self._data[part.value : part.end].decode("utf-8", errors="replace")
+
+    def _ints(self, part: Field) -> list[int]:
+        """A repeated number, packed or not."""
+        if part.kind == VARINT:
+            return [self._int(part)]
+        found: list[int] = []
+        at = part.value
+        while part.kind == BYTES and at < part.end and len(found) < 100:
+            value, at = varint(self._data, at, part.end)
+            found.append(value)
+        return found
 
     def _int(self, part: Field) -> int:
         value, _ = varint(self._data, part.value, part.end)

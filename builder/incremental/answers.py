@@ -91,7 +91,7 @@ def _case(archive: zipfile.ZipFile, number: int, row: dict[str, Any]) -> Case:
     sides = {}
     for side in ("inputs", "expected"):
         sides[side] = {name: _array(archive, f"{number}/{side}/{name}.npy", kind) for name, kind in row[side].items()}
-    return Case(row["name"], row["batch"], **sides)
+    return Case(row["name"], row["batch"], sides["inputs"], sides["expected"])
 
 
 def _array(archive: zipfile.ZipFile, entry: str, kind: str) -> Array:

@@ -202,7 +202,8 @@ def of_package(subject: Subject) -> Inputs:
     """Of the files of a Python class; of the graph of an ensemble."""
     if subject.model.ensemble is not None:
         return of_steps(subject) | subject.said("ensemble", "batch.max") | tools("tritonclient")
-    return of_source(subject) | subject.said("batch.max") | {"release": subject.spec.server or PINNED_RELEASE}
+    served_by = {"release": subject.spec.server or PINNED_RELEASE, "triton": _server()}  # packages are for its Python
+    return of_source(subject) | subject.said("batch.max") | served_by
 
 
 def of_fuse(subject: Subject) -> Inputs:
@@ -219,7 +220,7 @@ def of_samples(subject: Subject) -> Inputs:
 
 def of_reference(subject: Subject) -> Inputs:
     """Of the original's answers."""
-    return subject.said("batch.max") | tools("numpy") | _host()
+    return subject.said("batch.max", "sequence") | tools("numpy") | _host()
 
 
 def of_baseline(subject: Subject) -> Inputs:
@@ -288,6 +289,8 @@ def of_config(subject: Subject, variant: str) -> Inputs:
     names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
     if variant:
         names["variant"] = variant
+    if subject.spec.server and not subject.model.inputs:  # which fields it takes; else known when the spec is read
+        names["server"] = subject.spec.server
     return names | subject.said(*_SERVING) | subject.files(copied) | tools("jinja2", "protobuf", "tritonclient")
 
 
@@ -298,8 +301,11 @@ def of_contract(subject: Subject) -> Inputs:
 
 def of_serve(subject: Subject) -> Inputs:
     """Of what a server answers."""
-    triton = _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
-    return {"triton": triton} | tools("tritonclient", "numpy") | _host()
+    return {"triton": _server()} | tools("tritonclient", "numpy") | _host()
+
+
+def _server() -> str:
+    return _triton(os.environ.get("TRITONSERVER"), os.environ.get("PATH"))
 
 
 def of_choose(subject: Subject) -> Inputs:

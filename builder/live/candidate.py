@@ -17,6 +17,7 @@ from builder.errors import ReloadError
 from builder.repository import durable
 from builder.repository.durable import explained
 from builder.repository.locks import held_folder, is_held
+from builder.repository.places import make_places
 from builder.repository.publish import build_dir
 from builder.repository.published import CONFIG, ModelFolder
 from builder.workers.staging import staging_for
@@ -73,6 +74,7 @@ def _write(model: ModelFolder, version: int, folder: Path) -> None:
     (folder / MARK).write_text(f"{model.name} {version}\n", encoding="utf-8")
     (folder / CONFIG).write_text(re.sub(r'^name: "[^"]*"\n', "", config, count=1, flags=re.M), encoding="utf-8")
     shutil.copytree(source, folder / str(version), copy_function=_link)
+    make_places(folder, source)
     for path in (folder, folder / str(version)):
         path.chmod(model.repository.stat().st_mode & 0o777)
 

@@ -42,7 +42,16 @@ def config_identity(config: ModelConfig, header: tuple[str, ...]) -> str:
     """A digest of a configuration that is the same for every version it may become."""
     from builder.config import render
 
-    return hashlib.sha256(render(config.at(1), header=header).encode()).hexdigest()
+    placed = config.at(1)
+    texts = [render(placed, header=header), *(f"{host}\n{text}" for host, text in host_texts(placed, header).items())]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def host_texts(config: ModelConfig, header: tuple[str, ...]) -> dict[str, str]:
+    """The configurations for single servers, by name; of one that was written for a version."""
+    from builder.config import render
+
+    return {host: render(config.on(host), header=header) for host in config.hosts}
 
 
 def step_content(repository: Path, name: str) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from builder.repository import durable
+
 PLACES = ("warmup", "initial_state")
 """Names of such folders, in the model's folder and in that of a version."""
 NOTE = "README"
-_TEXT = "Triton looks for files here; those of a version are in the folder of the same name in it. Keep this folder.\n"
+_TEXT = b"Triton looks for files here; those of a version are in the folder of the same name in it. Keep this folder.\n"
 
 
 def places_of(version_dir: Path) -> list[str]:
@@ -21,17 +23,14 @@ def places_of(version_dir: Path) -> list[str]:
     return [name for name in PLACES if (version_dir / name).is_dir()]
 
 
-def make_places(model_dir: Path, version_dir: Path) -> list[Path]:
-    """Make the folders that a version needs in its model's folder; what is there is left as it is.
-
-    Returns:
-        The files that were written, to be brought to the disk.
-    """
-    written = []
+def make_places(model_dir: Path, version_dir: Path) -> None:
+    """Make the folders that a version needs in its model's folder; what is there is left as it is."""
     for name in places_of(version_dir):
         note = model_dir / name / NOTE
         if not note.exists():
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(_TEXT, encoding="utf-8")
-            written.append(note)
-    return written
+            durable.make_folder(note.parent)
+            durable.write(note, _TEXT)
+            mode = version_dir.stat().st_mode & 0o777  # whoever may read the version may read this
+            note.chmod(mode & 0o666)
+            note.parent.chmod(mode)
+            durable.sync(note.parent)

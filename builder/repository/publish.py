@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 from builder.artifact import sha256_of
 from builder.errors import ManifestError, PublishError
 from builder.repository import durable
-from builder.repository.content import Content, config_identity, newest_content
+from builder.repository.content import Content, config_identity, host_texts, newest_content
+from builder.repository.hosts import CONFIGS, copies, serve_hosts, write_hosts
 from builder.repository.locks import publish_lock
 from builder.repository.manifest import NAME as MANIFEST
 from builder.repository.manifest import PINNED, completed
+from builder.repository.places import make_places
 from builder.repository.published import CONFIG, GOLDEN, ModelFolder, next_version, require_ours, versions_of
 from builder.repository.served import versions_under
 
@@ -165,9 +167,10 @@ def activate_locked(model: ModelFolder, version: int) -> list[str]:
             expected=f"a version that this release of build-repo published, with its {CONFIG}",
             fix="build it again: it becomes a new version",
         )
+    make_places(model.path, model.folder(version))
     durable.write(model.next_config, config)
     durable.sync(model.repository)
-    return _swap(model)
+    return _swap(model, version)
 
 
 _OURS = (CONFIG, MANIFEST, SIGNATURE)
@@ -232,11 +235,16 @@ def _complete(staged: Staged, version: int, hashes: Mapping[str, str], identity:
     """Make the staged folder the version: its configuration, its manifest, its signature; all of it on the disk."""
     from builder.config import render
 
-    config = render(staged.config.at(version), header=staged.header).encode()
+    placed = staged.config.at(version)
+    config = render(placed, header=staged.header).encode()
     durable.write(staged.folder / CONFIG, config)
+    hosts = {name: text.encode() for name, text in host_texts(placed, staged.header).items()}
+    write_hosts(hosts, staged.folder)
+    written = {CONFIG: config, **{f"{CONFIGS}/{name}.pbtxt": text for name, text in hosts.items()}}
+    digests = dict(hashes) | {name: hashlib.sha256(text).hexdigest() for name, text in written.items()}
     files = {
         name: {"sha256": digest, "size_bytes": (staged.folder / name).stat().st_size}
-        for name, digest in {**hashes, CONFIG: hashlib.sha256(config).hexdigest()}.items()
+        for name, digest in digests.items()
     }
     manifest = completed(
         staged.manifest,
@@ -262,6 +270,8 @@ def _add_model(staged: Staged, model: ModelFolder, version: int) -> None:
     try:
         whole.chmod(staged.folder.stat().st_mode)
         durable.write(whole / CONFIG, (staged.folder / CONFIG).read_bytes())
+        make_places(whole, staged.folder)
+        write_hosts({Path(name).stem: text for name, text in copies(staged.folder).items()}, whole)
         staged.folder.rename(whole / str(version))
         durable.sync(whole)
         durable.move(whole, model.path)
@@ -275,6 +285,7 @@ def _add_model(staged: Staged, model: ModelFolder, version: int) -> None:
 def _add_version(staged: Staged, model: ModelFolder, version: int, *, serve: bool) -> list[str]:
     """A new version of a model: the folder first, the configuration last, which lies ready before."""
     try:
+        make_places(model.path, staged.folder)
         durable.write(model.next_config, (staged.folder / CONFIG).read_bytes())
         durable.sync(model.repository)
         durable.move(staged.folder, model.folder(version))
@@ -283,16 +294,16 @@ def _add_version(staged: Staged, model: ModelFolder, version: int, *, serve: boo
             with contextlib.suppress(OSError):
                 durable.remove(model.next_config)
         raise
-    return _swap(model) if serve else []
+    return _swap(model, version) if serve else []
 
 
-def _swap(model: ModelFolder) -> list[str]:
+def _swap(model: ModelFolder, version: int) -> list[str]:
     """The moment of publishing: what lies ready becomes ``config.pbtxt``."""
-    warnings = []
+    warnings = serve_hosts(model, version)
     current = model.config()
     if current is not None and model.served() is None:
         kept = _keep_edited(model, current)
-        warnings = [
+        warnings += [
             f"{model.name}/{CONFIG} was edited by hand: it is kept as {kept.name}; the spec's `config` is the place"
         ]
     durable.replace(model.next_config, model.path / CONFIG)

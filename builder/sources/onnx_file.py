@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from builder.errors import InterfaceError, SourceError, describe
 from builder.graphs.external_data import external_files
@@ -17,7 +20,7 @@ from builder.usercode import call
 
 
 def from_onnx(spec: Spec, model: ModelSpec) -> OnnxFile:
-    """``{onnx: file.onnx}`` or ``{onnx: {python: "data.py:path"}}``."""
+    """``{onnx: file.onnx}``, or ``{onnx: {python: "graphs.py:make"}}``: a path, or a model that was made in memory."""
     path = _path(spec, model)
     found = _read(path, model)
     declared = model.declared
@@ -35,11 +38,43 @@ def _path(spec: Spec, model: ModelSpec) -> Path:
     if not references:
         return spec.folder / text
     result = call(references[0], {}, spec.folder, what="source")
+    if not isinstance(result, (str, Path)):
+        result = _written(result, text, spec.repository.parent / ".build" / "made")
     if not isinstance(result, (str, Path)) or not Path(result).is_file():
-        got = f"{result!r}, which is not there" if isinstance(result, (str, Path)) else repr(result)
-        fix = "return its whole path: Path(__file__).with_name('model.onnx')"
-        raise SourceError(f"{text} returned no file", expected="the path of an .onnx file", got=got, fix=fix)
+        got = f"{result!r}, which is not there" if isinstance(result, (str, Path)) else repr(result)[:200]
+        fix = "return its whole path, Path(__file__).with_name('model.onnx'), or the model itself"
+        expected = "the path of an .onnx file, an onnx.ModelProto, or a function of onnxscript"
+        raise SourceError(f"{text} returned no ONNX model", expected=expected, got=got, fix=fix)
     return Path(result)
+
+
+def _written(made: Any, text: str, place: Path) -> Any:
+    """A model that was made in memory as a file, named by its content; anything else as it is.
+
+    Raises:
+        SourceError: the function of onnxscript gives no model.
+    """
+    if isinstance(made, type) or not hasattr(made, "to_model_proto"):
+        proto = made
+    else:  # onnxscript
+        try:
+            proto = made.to_model_proto()
+        except Exception as exc:
+            raise SourceError(
+                f"the function that {text} returned cannot become a model",
+                expected="a function of onnxscript whose parameters have types: FLOAT['batch', 3]",
+                got=describe(exc),
+                fix="write the types of its parameters and of what it returns, or return its model: f.to_model_proto()",
+            ) from exc
+    if type(proto).__name__ != "ModelProto" or not hasattr(proto, "SerializeToString"):
+        return made
+    content = proto.SerializeToString(deterministic=True)
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{hashlib.sha256(content).hexdigest()[:32]}.onnx"
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+    return path
 
 
 def _read(path: Path, model: ModelSpec) -> Interface:

@@ -155,6 +155,7 @@ class Source(Part):
         python_model: a class (`tokenizer.py:Tokenizer`) that is served as it is, by Triton's Python backend: its
             `execute` takes arrays by input name, and returns arrays by output name.
         requirements: of `python_model`: packages, with their versions (`tokenizers==0.22.1`), that are put beside it.
+        dependencies: of `python_model`: whether the packages that the `requirements` say they need are put there too.
         files: of `python_model`: further files that it reads, relative to the spec's folder; they are put beside it.
     """
 
@@ -169,6 +170,7 @@ class Source(Part):
     onnx: Annotated[FileText | None, WithJsonSchema(_ONNX_SCHEMA)] = None
     python_model: Reference | None = None
     requirements: tuple[str, ...] = ()
+    dependencies: StrictBool = True
     files: tuple[FileText, ...] = ()
 
     @field_validator("onnx", mode="before")
@@ -197,8 +199,8 @@ class Source(Part):
         if self.args and given and not (self.python or self.factory or self.python_model):
             takers = "`python`, `factory` or `python_model`"
             found.append(Finding(f"`args` are for {takers}; `{given[0]}` takes none", path=("args",)))
-        for key in ("requirements", "files"):
-            if getattr(self, key) and self.python_model is None:
+        for key in ("requirements", "dependencies", "files"):
+            if key in self.model_fields_set and self.python_model is None:
                 found.append(Finding(f"`{key}` are for `python_model`", path=(key,)))
         if "hf_class" in self.model_fields_set and self.huggingface is None:
             found.append(Finding("`class` is for `huggingface`", path=("class",)))

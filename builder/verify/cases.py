@@ -30,12 +30,14 @@ class Case:
         batch: batch size; 1 where the model does not batch.
         inputs: full request tensors.
         expected: the reference's answers.
+        sequence: the id of the sequence that it is, begun and ended by this one request; 0 for none.
     """
 
     name: str
     batch: int
     inputs: Mapping[str, Array]
     expected: Mapping[str, Array]
+    sequence: int | str = 0
 
 
 def as_asked(cases: Sequence[Case], interface: Interface) -> list[Case]:

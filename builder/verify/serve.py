@@ -86,7 +86,8 @@ def check_served(
             for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url)):
                 with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
                     for case in cases:
-                        differences = compare(case.expected, client.infer(name, case.inputs), precision)
+                        answer = client.infer(name, case.inputs, sequence=case.sequence)
+                        differences = compare(case.expected, answer, precision)
                         _require(case, differences, precision, f"{name} over {scheme}", per_output)
                     before = _counts(admin, name)
                     _ask_at_once(client, name, together, precision, scheme, per_output)
@@ -121,7 +122,7 @@ def _ask_at_once(
     one_at_a_time = threading.Lock()  # answers may be large, and a comparison takes several times their memory
 
     def ask(case: Case) -> list[Difference]:
-        got = client.infer(name, case.inputs)
+        got = client.infer(name, case.inputs, sequence=case.sequence)
         with one_at_a_time:
             return compare(case.expected, got, precision)
 

@@ -1,4 +1,4 @@
-"""Call the served ``efficientnet``: photographs over HTTP and over gRPC, and the five most likely ImageNet classes."""
+"""Call the served ``efficientnet_jpeg``: photographs' files over HTTP and over gRPC, and the five likeliest classes."""
 
 from __future__ import annotations
 
@@ -6,35 +6,30 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from data import labels, photograph, prepare
-from PIL import Image
+from data import jpeg, photograph
 
 from serving import Client
 from serving.errors import TritonRepoError
 
+Answer = list[tuple[str, float]]
 
-def ask(url: str, images: Sequence[Image.Image]) -> np.ndarray[Any, Any]:
-    """The probabilities ``float32[n, 1000]`` that the server behind ``url`` gives to the classes of RGB photographs."""
+
+def ask(url: str, files: Sequence[bytes]) -> list[Answer]:
+    """The five likeliest classes of each photograph with their probabilities, the likeliest first."""
     with Client(url) as client:
-        logits = client.infer("efficientnet", {"image": np.stack([prepare(image) for image in images])})["logits"]
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: np.ndarray[Any, Any] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
+        answer = client.infer("efficientnet_jpeg", {"jpeg": np.array(files, dtype=object)[:, None]})
+    return [
+        [(label.decode(), float(score)) for label, score in zip(labels, scores, strict=True)]
+        for labels, scores in zip(answer["labels"], answer["scores"], strict=True)
+    ]
 
 
-def top(probabilities: np.ndarray[Any, Any], count: int = 5) -> list[tuple[str, float]]:
-    """The most likely classes of one photograph with their probabilities, the likeliest first."""
-    names = labels()
-    return [(names[index], float(probabilities[index])) for index in np.argsort(-probabilities)[:count]]
-
-
-def open_photograph(name: str) -> Image.Image:
+def file_of(name: str) -> bytes:
     """A photograph by the name that ``data.PHOTOGRAPHS`` knows, or any image file of yours."""
     path = Path(name)
-    return Image.open(path).convert("RGB") if path.is_file() else photograph(name)
+    return path.read_bytes() if path.is_file() else jpeg(photograph(name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,12 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grpc", default="127.0.0.1:8001", help="host:port of the server's gRPC endpoint")
     args = parser.parse_args(argv)
 
-    images = [open_photograph(name) for name in args.photographs]
-    over_http = ask(f"http://{args.http}", images)
-    over_grpc = ask(f"grpc://{args.grpc}", images)
-    for name, probabilities in zip(args.photographs, over_http, strict=True):
-        print(f"{name:<12}" + "   ".join(f"{label} {share:.0%}" for label, share in top(probabilities)))
-    difference = float(np.abs(over_http - over_grpc).max())
+    files = [file_of(name) for name in args.photographs]
+    over_http = ask(f"http://{args.http}", files)
+    over_grpc = ask(f"grpc://{args.grpc}", files)
+    for name, answer in zip(args.photographs, over_http, strict=True):
+        print(f"{name:<12}" + "   ".join(f"{label} {share:.0%}" for label, share in answer))
+    pairs = [pair for both in zip(over_http, over_grpc, strict=True) for pair in zip(*both, strict=True)]
+    difference = max(abs(first[1] - second[1]) for first, second in pairs)
     print(f"\nHTTP and gRPC: probabilities differ by {difference:.1e} at most")
     if difference > 1e-4:
         print("HTTP and gRPC answered differently", file=sys.stderr)

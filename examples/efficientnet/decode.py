@@ -13,34 +13,26 @@ import numpy as np
 
 
 class Decode:
-    """The middle of a photograph.
+    """The middle of a photograph, always of one size: photographs of many sizes go into one batch.
 
     Args:
         part: how much of its shorter side is kept.
+        side: pixels of the square.
     """
 
-    def __init__(self, part: float = 0.875) -> None:
-        self._part = part
+    def __init__(self, part: float = 0.875, side: int = 256) -> None:
+        self._part, self._side = part, side
 
     def execute(self, jpeg: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """``string[batch, 1]`` -> ``pixels``, ``uint8[batch, side, side, 3]``; any format that Pillow knows.
-
-        Raises:
-            ValueError: the photographs of one request have different sizes.
-        """
-        squares = [self._square(data) for data in jpeg[:, 0]]
-        sides = sorted({len(square) for square in squares})
-        if len(sides) > 1:
-            raise ValueError(
-                f"photographs of {len(sides)} sizes in one request: send each size in a request of its own"
-            )
-        return {"pixels": np.stack(squares)}
+        """``string[batch, 1]`` -> ``pixels``, ``uint8[batch, 256, 256, 3]``; any format that Pillow knows."""
+        return {"pixels": np.stack([self._square(data) for data in jpeg[:, 0]])}
 
     def _square(self, data: bytes) -> np.ndarray[Any, Any]:
         from PIL import Image, ImageOps
 
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
-        side = max(1, int(min(upright.size) * self._part))
-        left, top = (upright.width - side) // 2, (upright.height - side) // 2
-        return np.asarray(upright.crop((left, top, left + side, top + side)))
+        side = min(upright.size) * self._part
+        left, top = (upright.width - side) / 2, (upright.height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(upright.resize((self._side, self._side), Image.Resampling.BICUBIC, box=box))

@@ -24,7 +24,7 @@ def load() -> torch.nn.Module:
 
 
 def prepare() -> torch.nn.Module:
-    """Resize and normalise: ``uint8[batch, height, width, 3]`` to what the classifier takes."""
+    """Resize and normalise: ``uint8[batch, 256, 256, 3]`` to what the classifier takes."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Call the served ``minilm``: sentences over HTTP and over gRPC, and what they are nearest to among those we know."""
+"""Call the served ``minilm_text``: sentences, as they are, over HTTP and over gRPC, and what they are nearest to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from data import sentences, tokenize
+from data import sentences
 
 from serving import Client
 from serving.errors import TritonRepoError
@@ -26,7 +26,8 @@ def ask(url: str, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     vectors = []
     with Client(url) as client:
         for start in range(0, len(texts), BATCH):
-            vectors.append(client.infer("minilm", tokenize(texts[start : start + BATCH]))["embedding"])
+            batch = np.array(texts[start : start + BATCH], dtype=object)[:, None]
+            vectors.append(client.infer("minilm_text", {"text": batch})["embedding"])
     return np.concatenate(vectors)
 
 

@@ -71,11 +71,14 @@ def staged(tmp_path):
     return make
 
 
-def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, files=None, tree=None, **manifest):
+def staged_version(
+    root, content="onnx", *, name="m", batch=8, policy=None, files=None, tree=None, hosts=None, **manifest
+):
     """What a build hands over, without a build; in ``root/.build/staging``."""
     folder = root / ".build" / "staging" / f"{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     for file, data in (files or {"model.onnx": content, "golden.npz": "golden", "labels.txt": "north\neast"}).items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(data)
     output = {"name": "y", "data_type": "TYPE_FP32", "dims": [2], "label_filename": "labels.txt"}
     tree = tree or {
@@ -85,7 +88,12 @@ def staged_version(root, content="onnx", *, name="m", batch=8, policy=None, file
         "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}],
         "output": [output],
     }
-    config = ModelConfig(tree | ({"version_policy": policy} if policy else {}), {}, {"labels.txt": root / "labels.txt"})
+    config = ModelConfig(
+        tree | ({"version_policy": policy} if policy else {}),
+        {},
+        {"labels.txt": root / "labels.txt"},
+        hosts=hosts or {},
+    )
     known = {
         "model": name, "variant": "onnx-fp32", "format": "onnx", "precision": "fp32",
         "created": "2026-11-21T00:00:00+00:00", "size_bytes": len(content), "inputs": {}, "outputs": {}, "notes": [],

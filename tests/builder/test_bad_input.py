@@ -75,7 +75,7 @@ KEYS = [
     ("server: '26.09'", "unknown key `server`", "server", "`server` belongs into the top level"),
     ("max_batch_size: 8", "unknown key `max_batch_size`", "max_batch_size", "`batch.max` decides that"),
     ("version_policy: {}", "unknown key `version_policy`", "version_policy", "config: {version_policy: ...}"),
-    ("xyzzy: 1", "unknown key `xyzzy`", "xyzzy", "in models.digits: source, inputs"),
+    ("xyzzy: 1", "unknown key `xyzzy`", "xyzzy", "in models.digits: source, ensemble"),
     ("batch: {<<: {max: 4}}", "unknown key `<<`", "batch.<<", "max, preferred"),
     ("batch: {~: 4}", "unknown key `~`", "batch.~", "max, preferred"),
 ]

@@ -495,8 +495,20 @@ def test_labels_and_weights_that_would_be_one_file(model, tmp_path):
 def test_a_callable_that_gives_no_onnx_file(model, body, got):
     source = {"onnx": {"python": "m.py:path"}}
     error = _error(model(f"def path():\n    {body}\n", source=source, inputs=None, outputs=None).load)
-    assert error.what == "m.py:path returned no file"
+    assert error.what == "m.py:path returned no ONNX model"
     assert got in error.got
+
+
+def test_what_cannot_become_a_model_is_told(model):
+    body = (
+        "class Function:\n    def to_model_proto(self):\n        raise ValueError('x has no type')\n"
+        "def path():\n    return Function()\n"
+    )
+    source = {"onnx": {"python": "m.py:path"}}
+    error = _error(model(body, source=source, inputs=None, outputs=None).load)
+    assert error.what == "the function that m.py:path returned cannot become a model"
+    assert error.got == "ValueError: x has no type"
+    assert "write the types of its parameters" in error.fix
 
 
 def test_a_file_of_another_encoding_or_with_nul_is_named(model, tmp_path):

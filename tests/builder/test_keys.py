@@ -176,7 +176,8 @@ def test_every_stage_is_keyed_in_the_order_it_runs(project):
     plain = steps_of(project.subject())
     assert [step.name for step in plain] == WITH_WHAT_FOLLOWS["source"].replace("source ", "source samples ").split()
     steps = steps_of(Subject("m", project.spec, _model(EVERYTHING), project.subject().now))
-    as_it_is = steps_of(project.subject("both"))
+    fused = ModelSpec.model_validate(MODELS["both"] | {"ensemble": {"steps": ["torch"], "fuse": True}})
+    as_it_is = steps_of(Subject("both", project.spec, fused, project.subject().now))
     assert {step.stage for step in (*steps, *as_it_is)} == set(STAGES)
     for number, step in enumerate(steps):
         assert set(step.after) <= {before.name for before in steps[:number]}
@@ -218,12 +219,12 @@ def _kinds(annotation):
 
 def _config(field, before, after, known=None):
     """A row of FIELDS: a field that changes the configuration alone, beside what it needs."""
-    both = []
+    both: list = []
     for value in (before, after):
         for depth, name in enumerate(reversed(field.split("."))):
             value = (known or {}) | {name: value} if depth == 0 and "." in field else {name: value}
         both.append(value)
-    return {field: (*both, "config", None)}
+    return {field: (*both, "reference config" if field.startswith("sequence") else "config", None)}
 
 
 LEVELS = {"priority_levels": 3, "default_priority_level": 2}
@@ -422,7 +423,7 @@ FIELDS = {
         f"sequence.{strategy}.{name}": (
             {"sequence": {strategy: least}},
             {"sequence": {strategy: least | {name: value}}},
-            "config",
+            "reference config",
             None,
         )
         for strategy, least, changes in (
@@ -447,7 +448,7 @@ FIELDS = {
         f"sequence.state.{name}": (
             {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
             {"sequence": {"state": [{"input_name": "x", "output_name": "y", name: value}]}},
-            "config",
+            "reference config",
             None,
         )
         for name, value in {
@@ -459,13 +460,13 @@ FIELDS = {
     "sequence.state.input_name": (
         {"sequence": {"state": []}},
         {"sequence": {"state": [{"input_name": "x", "output_name": "y"}]}},
-        "config",
+        "reference config",
         None,
     ),
     "sequence.state.output_name": (
         {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "zero"}]}},
         {"sequence": {"state": [{"input_name": "x", "output_name": "y", "initial_state": "vocab.txt"}]}},
-        "config",
+        "reference config",
         None,
     ),
     **_config("tensors", {}, {"x": {"format": "FORMAT_NCHW"}}),
@@ -581,6 +582,11 @@ AS_IT_IS = {
     "source.requirements": (
         "words",
         {"source": MODELS["words"]["source"] | {"requirements": ["tokenizers==0.22.1"]}},
+        "source, package",
+    ),
+    "source.dependencies": (
+        "words",
+        {"source": MODELS["words"]["source"] | {"dependencies": False}},
         "source, package",
     ),
     "source.files": ("words", {"source": MODELS["words"]["source"] | {"files": ["rows.csv"]}}, "source, package"),

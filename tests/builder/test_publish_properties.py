@@ -33,11 +33,26 @@ from serving.errors import UsageError
 
 NAMES = ("m", "n")
 BUILDER = Path(durable.__file__).parent
-WRITERS = [*(str(BUILDER / name) for name in ("durable.py", "publish.py", "pruning.py")), shutil.__file__]
+WRITERS = [
+    *(str(BUILDER / name) for name in ("durable.py", "publish.py", "pruning.py", "places.py", "hosts.py")),
+    shutil.__file__,
+]
 QUIET = ("sync", "sync_tree", "files_below", "_settle", "<genexpr>", "<dictcomp>", "<listcomp>")  # they change nothing
 KILLED = 77
 # At which line it dies, or not at all; beyond what it executes it comes to its end.
 PUBLISH_DIES, SWAP_DIES, KEEP_DIES = (st.none() | st.integers(1, lines) for lines in (90, 25, 130))
+
+
+def with_samples(stage):
+    """What is staged has a sample for warmup, in a folder of its own."""
+
+    def make(root, content, **of):
+        files = {"model.onnx": content, "golden.npz": "golden", "labels.txt": "north", "warmup/0_0_x": "sample"}
+        return stage(
+            root, content, files=files, hosts={"numa": {"parameters": {"for": {"string_value": content}}}}, **of
+        )
+
+    return make
 
 
 def snapshot(folder):
@@ -264,7 +279,8 @@ class Repository(RuleBasedStateMachine):
             version = self.repository / name / str(self.served[name])
             assert config == (version / "config.pbtxt").read_bytes()
             manifest = json.loads((version / "manifest.json").read_text())
-            assert {path.name for path in version.iterdir()} == {*manifest["files"], "manifest.json"}
+            there = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
+            assert there == {*manifest["files"], "manifest.json"}
             for file, entry in manifest["files"].items():
                 assert hashlib.sha256((version / file).read_bytes()).hexdigest() == entry["sha256"]
 
@@ -296,7 +312,25 @@ class Repository(RuleBasedStateMachine):
             if entry.is_dir():
                 assert entry.name in NAMES
                 names = {path.name for path in entry.iterdir()}
+                names -= {"warmup", "configs"}  # which Triton passes over; the samples are in the versions
                 assert all(name.isdigit() or name.startswith("config.pbtxt") for name in names)
+
+    @invariant()
+    def a_server_with_a_configuration_of_its_own_finds_a_version_that_is_whole(self):
+        for name in NAMES:
+            if self.versions[name] and self.served[name] is not None:
+                own = (self.repository / name / "configs" / "numa.pbtxt").read_bytes()
+                there = [
+                    self.repository / name / str(number) / "configs" / "numa.pbtxt" for number in self.versions[name]
+                ]
+                assert own in [path.read_bytes() for path in there]
+
+    @invariant()
+    def the_way_to_the_samples_of_a_version_is_there(self):
+        for name in NAMES:
+            if self.served[name] is not None:
+                model = self.repository / name
+                assert (model / "warmup" / ".." / str(self.served[name]) / "warmup" / "0_0_x").read_text() == "sample"
 
     @invariant()
     def the_cheap_look_says_the_same(self):
@@ -310,7 +344,7 @@ class Repository(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_any_interleaving_keeps_a_repository_whole(staged_anywhere):
-    Repository.stage = staticmethod(staged_anywhere)
+    Repository.stage = staticmethod(with_samples(staged_anywhere))
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     with mock.patch.object(os, "fsync", lambda descriptor: None):  # a killed process loses nothing that it wrote
         run_state_machine_as_test(
@@ -322,6 +356,7 @@ def test_any_interleaving_keeps_a_repository_whole(staged_anywhere):
 @pytest.mark.parametrize("new", [True, False])
 def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, staged_anywhere, new):
     """Every single line that writes, one after the other: the next build completes what is left."""
+    staged_anywhere = with_samples(staged_anywhere)
     outcomes = {"before": 0, "waits": 0, "after": 0}
     line, killed = 0, True
     with mock.patch.object(os, "fsync", lambda descriptor: None):
@@ -339,6 +374,8 @@ def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, stage
             outcomes[_outcome(repository, new)] += 1
             done = publish(staged_anywhere(root, "two"), repository)
             assert done.served == done.version == (1 if new else 2)
+            own = (repository / "m" / str(done.version) / "configs" / "numa.pbtxt").read_bytes()
+            assert (repository / "m" / "configs" / "numa.pbtxt").read_bytes() == own
             assert verify_hashes(repository).ok
             assert [entry.name for entry in repository.iterdir()] == ["m"]
             shutil.rmtree(root)

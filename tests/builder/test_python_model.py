@@ -1,9 +1,7 @@
 """Python models without a server: the class, its files, what is written, and its answers in this process."""
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +9,7 @@ import pytest
 from builder.errors import PythonModelError
 from builder.python_model import PythonRunner, check_class, collect, write_version
 from builder.usercode import user_code
-
-_spec = importlib.util.spec_from_file_location("python_models", Path(__file__).with_name("python_models.py"))
-p = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(p)
+from tests.builder import python_models as p
 
 X, Y = {"x": "float32[batch, n: 1..4]"}, {"y": "float32[batch, n]"}
 

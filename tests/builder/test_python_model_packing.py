@@ -1,6 +1,5 @@
 """What a class needs: packed for the server's Python, or looked up where the server looks."""
 
-import importlib.util
 import platform
 import sys
 import zipfile
@@ -14,10 +13,7 @@ from builder.python_model import ServerPython, check_imports, collect, pack, ser
 from builder.releases import RELEASES
 from serving import Client
 from serving.server import Server
-
-_spec = importlib.util.spec_from_file_location("python_models", Path(__file__).with_name("python_models.py"))
-p = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(p)
+from tests.builder import python_models as p
 
 X, Y = {"x": "float32[batch, 1]"}, {"y": "float32[batch, 1]"}
 

@@ -1,10 +1,8 @@
 """Users' classes in a real Triton: what they are given, what becomes of what they give, and of what they raise."""
 
-import importlib.util
 import queue
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +13,9 @@ from builder.usercode import user_code
 from serving import Client
 from serving.errors import InferenceError
 from serving.server import Server
+from tests.builder import python_models as p
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("python_model")]
-
-_spec = importlib.util.spec_from_file_location("python_models", Path(__file__).with_name("python_models.py"))
-p = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(p)
 
 X, Y = {"x": "float32[batch, n]"}, {"y": "float32[batch, n]"}
 GATHER = "dynamic_batching { preferred_batch_size: [3] max_queue_delay_microseconds: 3000000 }\n"

@@ -25,7 +25,7 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize("name", ["spec.md", "manifest.md", "models.schema.json"])
+@pytest.mark.parametrize("name", ["spec.md", "manifest.md", "rules.md", "models.schema.json"])
 def test_the_committed_file_is_what_is_generated(generate, name):
     committed = (ROOT / "docs/reference" / name).read_text()
     assert committed == generate.FILES[name](), "run: python docs/generate.py"

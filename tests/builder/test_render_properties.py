@@ -175,9 +175,104 @@ def test_any_text_parses_or_is_refused(text):
         assert "as it was published" in exc.fix
 
 
-def test_the_strategy_reaches_every_field():
-    """The descriptor's own fields: what Triton adds in a later release is tested without a change here."""
-    names = {field.name for field in model_config_class().DESCRIPTOR.fields}
-    assert {"sequence_batching", "ensemble_scheduling", "optimization", "model_warmup", "parameters"} <= names
+def _messages(descriptor, seen):
+    """Every message that can be reached from one, entries of maps included."""
+    if descriptor.full_name not in seen:
+        seen[descriptor.full_name] = descriptor
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                _messages(field.message_type, seen)
+    return seen
+
+
+def _said(message, seen):
+    """The fields that a message sets, at any depth, by full name."""
+    for field, value in message.ListFields():
+        seen.add(field.full_name)
+        if field.message_type is None:
+            continue
+        values = value if field.is_repeated else (value,)
+        if is_map(field):
+            entry = field.message_type.fields_by_name
+            seen |= {entry["key"].full_name, entry["value"].full_name}
+            values = value.values() if entry["value"].message_type is not None else ()
+        for each in values:
+            _said(each, seen)
+
+
+def _ways(root):
+    """The shortest way to every field of every reachable message: lists of fields from the top down."""
+    found, waiting, seen = [], [(root, ())], set()
+    while waiting:
+        descriptor, way = waiting.pop(0)
+        if descriptor.full_name in seen:
+            continue
+        seen.add(descriptor.full_name)
+        for field in descriptor.fields:
+            found.append((*way, field))
+            below = field.message_type
+            if is_map(field):
+                below = field.message_type.fields_by_name["value"].message_type
+            if below is not None:
+                waiting.append((below, (*way, field)))
+    return found
+
+
+@st.composite
+def _to(draw, descriptor, way):
+    """A tree that sets the field at the end of a way."""
+    field, rest = way[0], way[1:]
+    of_a_map = field.message_type.fields_by_name if is_map(field) else None
+    target = of_a_map["value"] if of_a_map else field
+    inner = draw(_to(target.message_type, rest) if rest else _value(target, MAX_DEPTH - 1))
+    value = [inner] if field.is_repeated else inner
+    if of_a_map:
+        value = {draw(SCALARS[of_a_map["key"].cpp_type].map(str)): inner}
+    return {field.name: value}
+
+
+WAYS = _ways(model_config_class().DESCRIPTOR)
+SEEN: set = set()
+
+
+@given(data=st.data())
+@settings(SETTINGS, max_examples=2, derandomize=True)
+def test_every_field_of_every_message_is_written_and_comes_back(data):
+    """One tree for each way through the descriptor: what Triton adds in a later release is tested without a change."""
+    for way in WAYS:
+        tree = data.draw(_to(model_config_class().DESCRIPTOR, way))
+        decided = message_of(tree)
+        written = parse(render(ModelConfig(tree)))
+        assert _bytes(written) == _bytes(decided)
+        _said(written, SEEN)
+
+
+def test_no_field_was_left_out():
+    """Measured in what was parsed back, not in what the strategy was meant to do; zeros leave no trace there."""
+    fields = [field for each in _messages(model_config_class().DESCRIPTOR, {}).values() for field in each.fields]
+    # Of a choice that has one value, which is 0, nothing can be seen in a message.
+    every = {field.full_name for field in fields if field.enum_type is None or len(field.enum_type.values) > 1}
+    assert len(every) > 150
+    for way in WAYS:
+        if way[-1].full_name not in SEEN:
+            tree = _plain_tree(way)
+            _said(parse(render(ModelConfig(tree))), SEEN)
+    assert sorted(every - SEEN) == []
+
+
+def _plain_tree(way):
+    """A tree with one field that is no zero."""
+    tree = None
+    for field in reversed(way):
+        of_a_map = field.message_type.fields_by_name if is_map(field) else None
+        target = of_a_map["value"] if of_a_map else field
+        if tree is None:
+            words = {9: "text", 7: True, 10: {}}
+            tree = target.enum_type.values[-1].name if target.enum_type else words.get(target.cpp_type, 1)
+        tree = {field.name: {"1": tree} if of_a_map else [tree] if field.is_repeated else tree}
+    return tree
+
+
+def test_a_number_that_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match=r"no valid ModelConfig(?s:.*)fix: .*under `config`"):
         render(ModelConfig({"max_batch_size": 2**31}))

@@ -187,3 +187,37 @@ def test_a_syntax_error_is_named_with_its_line(stages, tmp_path):
     with pytest.raises(SourceError, match=r"importing broken\.py raised") as caught:
         stages(source={"python": "broken.py:load"}, **HALVES).load()
     assert caught.value.where.endswith("broken.py:1")
+
+
+GRAPHS = """
+import numpy as np
+from onnx import TensorProto, helper
+from onnxscript import FLOAT, opset18 as op, script
+
+@script(default_opset=op)
+def softmax(x: FLOAT["batch", 3]) -> FLOAT["batch", 3]:
+    return op.Softmax(x, axis=-1)
+
+def function():
+    return softmax
+
+def proto():
+    node = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opset, ir_version=9)
+"""
+
+
+@pytest.mark.parametrize("name", ["function", "proto"])
+def test_a_graph_that_was_made_in_memory_is_a_source(stages, tmp_path, name):
+    (tmp_path / "graphs.py").write_text(GRAPHS)
+    made = stages(source={"onnx": {"python": f"graphs.py:{name}"}})
+    first, again = made.load(), made.load()
+    assert str(first.interface.inputs[0]) == "float32[batch, 3]"
+    assert first.path == again.path
+    assert first.path.is_relative_to(made.spec.repository.parent / ".build")
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]
+    x = np.array([[1, 2, 3]], np.float32)
+    (answer,) = reference_runner(first, tmp_path)({"x": x}).values()
+    assert np.allclose(answer, np.exp(x) / np.exp(x).sum())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = ("digits", "minilm", "efficientnet", "existing_onnx")
+NAMES = ("digits", "minilm", "efficientnet", "existing_onnx", "multimodal")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

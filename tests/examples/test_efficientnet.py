@@ -47,11 +47,22 @@ def test_samples_are_different_views_of_all_photographs(module_of: Any) -> None:
 def test_photographs_are_recognised(module_of: Any, url: str) -> None:
     data, client = module_of("efficientnet", "data"), module_of("efficientnet", "client")
     names = list(data.PHOTOGRAPHS)
-    probabilities = client.ask(url, [data.photograph(name) for name in names])
-    assert probabilities.sum(axis=-1) == pytest.approx(1.0, abs=1e-4)
-    for name, row in zip(names, probabilities, strict=True):
-        (best, _), *_ = client.top(row)
-        assert best in data.PHOTOGRAPHS[name], name
+    answers = client.ask(url, [data.jpeg(data.photograph(name)) for name in names])
+    right = [answer[0][0] in data.PHOTOGRAPHS[name] for name, answer in zip(names, answers, strict=True)]
+    assert sum(right) >= len(names) - 1, answers  # JPEG and a resize in the graph are not quite what it was trained on
+    for answer in answers:
+        scores = [score for _, score in answer]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 5 and 0 < sum(scores) <= 1.0001
+
+
+@pytest.mark.server
+def test_what_is_no_photograph_is_the_requests_own_error(url: str) -> None:
+    from serving import Client
+    from serving.errors import InferenceError
+
+    with Client(url) as client, pytest.raises(InferenceError, match="UnidentifiedImageError"):
+        client.infer("efficientnet_jpeg", {"jpeg": np.array([[b"GIF?"]], dtype=object)})
 
 
 @pytest.mark.server

@@ -244,7 +244,7 @@ def external(model: ModelOnDisk) -> Iterator[Hit]:
     for _, path, graph in graphs(model):
         name = model.relative(path)
         for location, needed in _needed(graph.external).items():
-            if leads_out(location):
+            if _is_outside(path, location):
                 continue
             file = path.parent / location
             found = look(file)
@@ -264,16 +264,26 @@ def outside(model: ModelOnDisk) -> Iterator[Hit]:
     """Weights from elsewhere."""
     for _, path, graph in graphs(model):
         name = model.relative(path)
-        for location in sorted({data.location for data in graph.external if leads_out(data.location)}):
+        for location in sorted({data.location for data in graph.external if _is_outside(path, data.location)}):
             message = f"{name} takes weights from {location!r}, outside of its own folder"
             yield Hit(message, "move the data beside it and mend the location", file=name)
+
+
+def _is_outside(path: Path, location: str) -> bool:
+    """By its text, or through a link; where the graph itself is a link, both may lie elsewhere together."""
+    if leads_out(location):
+        return True
+    file = path.parent / location
+    if not location or path.is_symlink() or look(file) != "file":
+        return False
+    return not file.resolve().is_relative_to(path.parent.resolve())
 
 
 def _needed(external_data: list[ExternalData]) -> dict[str, int]:
     needed: dict[str, int] = {}
     for data in external_data:
-        end = sum(int(text) for text in (data.offset, data.length) if text.isdecimal())
-        needed[data.location] = max(needed.get(data.location, 0), end)
+        offset, length = (int(text) if text.isdecimal() else 0 for text in (data.offset, data.length))
+        needed[data.location] = max(needed.get(data.location, 0), offset + (length or max(data.size_bytes, 0)))
     return needed
 
 

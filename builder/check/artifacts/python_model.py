@@ -23,8 +23,8 @@ SYNTAX = Rule(
     "model.py is not Python",
     "The server imports it when it loads the model, and reports the SyntaxError.",
     "Mend the line.",
-    bad="def execute(self, requests)\\n    return []",
-    good="def execute(self, requests):\\n    return []",
+    bad="def execute(self, requests)\n    return []",
+    good="def execute(self, requests):\n    return []",
 )
 NO_CLASS = Rule(
     "python-class-missing",
@@ -51,8 +51,8 @@ NO_EXECUTE = Rule(
     "`TritonPythonModel` has no usable `execute`",
     'The server loads such a model and answers every request with an error: "does not implement `execute` method".',
     "Define `def execute(self, requests)` that returns a list of pb_utils.InferenceResponse.",
-    bad="class TritonPythonModel:\\n    def run(self, requests): ...",
-    good="class TritonPythonModel:\\n    def execute(self, requests): ...",
+    bad="class TritonPythonModel:\n    def run(self, requests): ...",
+    good="class TritonPythonModel:\n    def execute(self, requests): ...",
 )
 ARGUMENTS = Rule(
     "python-arguments",
@@ -71,8 +71,8 @@ COMPLETION = Rule(
     '"auto_complete_config function in model ... must return a valid pb.ModelConfig object". The server calls it '
     "whether or not the configuration is complete.",
     "Return the object that it was given.",
-    bad="def auto_complete_config(config):\\n    config.set_max_batch_size(8)",
-    good="def auto_complete_config(config):\\n    config.set_max_batch_size(8)\\n    return config",
+    bad="def auto_complete_config(config):\n    config.set_max_batch_size(8)",
+    good="def auto_complete_config(config):\n    config.set_max_batch_size(8)\n    return config",
 )
 RAISES = Rule(
     "python-raises",
@@ -80,8 +80,8 @@ RAISES = Rule(
     "loading model.py raises, whatever happens",
     "A `raise` at the top of the module, or first of all in `initialize`, fails every load.",
     "Remove it.",
-    bad="def initialize(self, args):\\n    raise NotImplementedError",
-    good="def initialize(self, args):\\n    pass",
+    bad="def initialize(self, args):\n    raise NotImplementedError",
+    good="def initialize(self, args):\n    pass",
 )
 RELATIVE = Rule(
     "python-import-missing",

@@ -329,6 +329,7 @@ def external(location="w.data", length=16, offset=0):
         (external(), {}, "1/model.onnx needs 1/w.data: no such file"),
         (external(), {"1/w.data": b"123"}, "1/w.data has 3 bytes, and 1/model.onnx needs 16"),
         (external(offset=8), {"1/w.data": bytes(16)}, "1/w.data has 16 bytes, and 1/model.onnx needs 24"),
+        (external(length=0), {"1/w.data": bytes(8)}, "1/w.data has 8 bytes, and 1/model.onnx needs 16"),
         (external(""), {}, "1/model.onnx needs a location that is empty: nothing"),
         (external(length="many"), {"1/w.data": bytes(16)}, "tensor 'w' lies at offset '0', length 'many'"),
         (external("w.data/"), {"1/w.data/x": b""}, "1/model.onnx needs 1/w.data: a folder"),
@@ -350,6 +351,24 @@ def test_external_data_outside_of_the_folder_is_refused_unseen(location, tmp_pat
     files = {"1/model.onnx": external(location), "w.data": bytes(16)}
     hits = found(on_disk(tmp_path / "m", CONFIG, files), warnings=False)
     assert list(hits) == ["onnx-external-outside"] and repr(location) in hits["onnx-external-outside"][0].message
+
+
+def test_external_data_behind_a_link_out_of_the_folder_is_refused(tmp_path):
+    model = on_disk(tmp_path / "m", CONFIG, {"1/model.onnx": external()})
+    (tmp_path / "w.data").write_bytes(bytes(16))
+    (tmp_path / "m/1/w.data").symlink_to(tmp_path / "w.data")
+    assert list(found(model, warnings=False)) == ["onnx-external-outside"]
+    # A folder of links, as caches of downloads make them, is taken for what it shows.
+    (tmp_path / "m/1/model.onnx").rename(tmp_path / "model.onnx")
+    (tmp_path / "m/1/model.onnx").symlink_to(tmp_path / "model.onnx")
+    assert found(model, warnings=False) == {}
+
+
+def test_an_input_without_a_shape_is_a_single_number(tmp_path):
+    """As ONNX Runtime shows it to the backend, which then takes nothing but ones."""
+    file = graph(inputs=[value("x", shape=None)])
+    hits = found(on_disk(tmp_path / "a", UNBATCHED, {"1/model.onnx": file}), warnings=False)
+    assert hits["onnx-shape"][0].fix == "write dims: [ 1 ]: the tensor is a single number"
 
 
 def test_external_data_inside_of_a_node_and_of_a_branch_is_found(tmp_path):
@@ -376,10 +395,11 @@ def test_graphs_that_cannot_be_built_say_why(tmp_path):
             [helper.make_node("Add", ["x", "v"], ["y"])]
         ),
         "input 'x' is there twice": graph(inputs=[value("x"), value("x")]),
-        "the graph has no output": graph(outputs=[]),
+        "'w' of shape [4] holds 2 bytes in place of 16": graph(),
         "the file names no opset: it was cut short behind its graph, or never had one": graph(),
     }
     del broken[list(broken)[-1]].opset_import[:]
+    broken[list(broken)[-2]].graph.initializer[0].raw_data = b"12"
     for index, (problem, file) in enumerate(broken.items()):
         model = on_disk(tmp_path / str(index), "", {"1/model.onnx": file})
         assert f"1/model.onnx: {problem}" in [hit.message for hit in found(model)["onnx-graph"]]

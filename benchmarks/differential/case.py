@@ -27,7 +27,7 @@ class Case:
         files: content by path below the repository; a path that ends in ``/`` is an empty folder, and a content that
             starts with ``LINK`` a symbolic link.
         target: the model that was changed.
-        apart: why the verdicts need not agree, empty where they must: what only running code, or this machine, can tell.
+        apart: why the verdicts need not agree, empty where they must: what only running the code tells.
     """
 
     seed: str

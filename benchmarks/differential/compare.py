@@ -1,4 +1,4 @@
-"""Two verdicts on each case, counted: how many refusals were foreseen, how many errors were false, where they differ."""
+"""Two verdicts on each case, counted: how many refusals were foreseen, how many errors were false, where they are."""
 
 from __future__ import annotations
 
@@ -129,6 +129,8 @@ def table(pairs: Sequence[Pair]) -> list[str]:
     """The whole comparison as Markdown."""
     goal = compared(pairs)
     total = counted(goal)
+    late = [pair for pair in goal if pair.offline.later and pair.server.loads and pair.offline.loads]
+    of_rules = ", ".join(sorted({rule for pair in late for rule in pair.offline.later})) or "none"
     lines = [
         f"{len(pairs)} cases of {len({pair.case.kind for pair in pairs})} kinds from "
         f"{len({pair.case.seed for pair in pairs})} repositories; {len(goal)} are compared.",
@@ -137,9 +139,8 @@ def table(pairs: Sequence[Pair]) -> list[str]:
         f"**recall {total.recall:.4f}** (goal: at least {RECALL}).",
         f"- The server loads {total.cases - total.refused} of them, `check-repo` sees errors in {total.false}: "
         f"**false errors {total.false_errors:.4f}** (goal: at most {FALSE_ERRORS}).",
-        f"- {sum(bool(pair.offline.later) for pair in goal if pair.server.loads and pair.offline.loads)} that load have an "
-        "error in `check-repo` that only a request meets "
-        f"({', '.join(sorted({rule for pair in goal for rule in pair.offline.later})) or 'none'}): not counted as false.",
+        f"- {len(late)} that load have an error in `check-repo` that only a request meets ({of_rules}): not counted as "
+        "false.",
         f"- The server itself died of {sum(pair.server.died for pair in pairs)}; `check-repo` broke on "
         f"{sum(bool(pair.offline.broken) for pair in pairs)}.",
         "",

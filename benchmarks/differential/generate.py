@@ -21,10 +21,10 @@ MUTATIONS: dict[str, Mutation] = {**TEXT, **CONFIG, **SCHEDULING, **FILES, **ENS
 APART = {
     "Python raises": "only running the code tells",
 }
-_SEED = 2026
+SEED = 2026
 
 
-def cases(count: int, *, seed: int = _SEED) -> list[Case]:
+def cases(count: int, *, seed: int = SEED) -> list[Case]:
     """The first ``count`` of the list, unchanged repositories first; all different.
 
     Args:

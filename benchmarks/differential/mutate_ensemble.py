@@ -33,7 +33,10 @@ def value_changed(config: Any, rng: random.Random) -> object:
     """A map's value names no tensor of the ensemble, or another one."""
     mapping, key = _entry(config, rng)
     values = [
-        v for step in config.ensemble_scheduling.step for m in (step.input_map, step.output_map) for v in m.values()
+        v
+        for step in config.ensemble_scheduling.step
+        for m in (step.input_map, step.output_map)
+        for v in sorted(m.values())
     ]
     mapping[key] = rng.choice([*values, "nowhere", mapping[key] + "_x", ""])
     return True
@@ -56,7 +59,7 @@ def maps_swapped(config: Any, rng: random.Random) -> object:
         value = mapping.pop(key)
         mapping[value] = key
     else:
-        other = rng.choice([name for name in mapping if name != key])
+        other = rng.choice([name for name in sorted(mapping) if name != key])
         mapping[key], mapping[other] = mapping[other], mapping[key]
     return True
 

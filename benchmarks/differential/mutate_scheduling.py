@@ -37,7 +37,8 @@ def priorities(config: Any, rng: random.Random) -> object:
                 "dynamic_batching { priority_queue_policy { key: 9 value { max_queue_size: 1 } } }",
                 "dynamic_batching { priority_queue_policy { key: 0 value { max_queue_size: 1 } } }",
                 "dynamic_batching { priority_levels: 1 default_priority_level: 1 }",
-                "dynamic_batching { priority_levels: 10 default_priority_level: 10 priority_queue_policy { key: 10 value { } } }",
+                "dynamic_batching { priority_levels: 10 default_priority_level: 10 "
+                "priority_queue_policy { key: 10 value { } } }",
                 "dynamic_batching { priority_levels: 18446744073709551615 default_priority_level: 1 }",
                 "dynamic_batching { default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1 } }",
             )
@@ -134,7 +135,8 @@ def control_added(config: Any, rng: random.Random) -> object:
     values = rng.choice(("int32_false_true: [ 0, 1 ]", "fp32_false_true: [ 0, 1 ]", "bool_false_true: [ false, true ]"))
     from_text(
         config,
-        f'sequence_batching {{ control_input {{ name: "{kind}2" control {{ kind: CONTROL_SEQUENCE_{kind} {values} }} }} }}',
+        f'sequence_batching {{ control_input {{ name: "{kind}2" '
+        f"control {{ kind: CONTROL_SEQUENCE_{kind} {values} }} }} }}",
     )
     return True
 
@@ -207,7 +209,8 @@ def instances_changed(config: Any, rng: random.Random) -> object:
             "count: 1 kind: KIND_CPU secondary_devices { kind: KIND_NVDLA device_id: 0 }",
             'count: 1 kind: KIND_CPU profile: "0"',
             'count: 1 kind: KIND_CPU rate_limiter { resources { name: "A" count: 0 } }',
-            'count: 1 kind: KIND_CPU rate_limiter { resources [ { name: "A" count: 1 }, { name: "A" global: true count: 1 } ] }',
+            "count: 1 kind: KIND_CPU "
+            'rate_limiter { resources [ { name: "A" count: 1 }, { name: "A" global: true count: 1 } ] }',
             "count: 1 kind: KIND_CPU rate_limiter { resources { count: 1 } }",
             "count: 1 kind: KIND_CPU rate_limiter { priority: 0 }",
             'count: 1 kind: KIND_CPU host_policy: "numa9"',
@@ -281,7 +284,8 @@ def warmup_changed(config: Any, rng: random.Random) -> object:
     for other in config.input:
         if other.name != name:
             rest = [2 if dim < 0 else dim for dim in other.dims]
-            inputs += f' inputs {{ key: "{other.name}" value {{ data_type: {other.data_type} dims: {rest} zero_data: true }} }}'
+            value = f"data_type: {other.data_type} dims: {rest} zero_data: true"
+            inputs += f' inputs {{ key: "{other.name}" value {{ {value} }} }}'
     del config.model_warmup[:]
     from_text(config, f'model_warmup {{ name: "{sample["name"]}" batch_size: {sample["batch"]} {inputs} }}')
     return True
@@ -355,7 +359,8 @@ def optimization_changed(config: Any, rng: random.Random) -> None:
                 "cuda { graph_spec { batch_size: -1 } }",
                 'execution_accelerators { cpu_execution_accelerator { name: "tensorrt" } }',
                 'execution_accelerators { gpu_execution_accelerator { name: "warp" } }',
-                'execution_accelerators { gpu_execution_accelerator { name: "tensorrt" parameters { key: "precision_mode" value: "FP8" } } }',
+                'execution_accelerators { gpu_execution_accelerator { name: "tensorrt" '
+                'parameters { key: "precision_mode" value: "FP8" } } }',
                 "gather_kernel_buffer_threshold: 8",
                 "eager_batching: true",
                 "output_pinned_memory { enable: true }",

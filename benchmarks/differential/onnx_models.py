@@ -77,8 +77,8 @@ def onnx_model(inputs: Tensors, outputs: Tensors, **parts: Any) -> bytes:
     Args:
         inputs: with the batch dimension.
         outputs: likewise.
-        parts: ``opset``, ``ir``; ``operators``: further nodes on the first input; ``overridable``: inputs of one element
-            that a request may leave out.
+        parts: ``opset``, ``ir``; ``operators``: further nodes on the first input; ``overridable``: inputs of one
+            element that a request may leave out.
     """
     frozen = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(parts.items()))
     return _made(_hashable(outputs), _hashable(inputs), frozen)

@@ -73,7 +73,14 @@ class Judge:
             self._loaded.clear()
 
     def verdict(self, case: Case) -> Verdict:
-        """Load the case; whatever becomes of it, nothing of it is left, except steps that load."""
+        """Load the case; whatever becomes of it, nothing of it is left, except steps that load.
+
+        A server that dies of it is asked once more: now and then one dies of a lock between it and a model's process.
+        """
+        first = self._verdict(case)
+        return self._verdict(case) if first.died else first
+
+    def _verdict(self, case: Case) -> Verdict:
         names = case.names()
         ensembles = [names[model] for model in case.models if case.is_ensemble(model)]
         steps = [(model, names[model]) for model in case.models if names[model] not in ensembles]

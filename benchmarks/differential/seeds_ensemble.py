@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - configurations as people write them
 """Valid repositories of an ensemble and its steps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - configurations as people write them
 """Valid repositories of one ONNX model, their configurations as people write them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - configurations as people write them
 """Valid repositories of one model written in Python."""
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from serving.server import Server
 
 
 def suited(case: Case, verdict: Verdict) -> bool:
-    """Whether a case can share a repository with others: its folders are its own, and the server survives it."""
-    return not verdict.died and all(model.endswith(MARK) for model in case.models) and bool(case.models)
+    """Whether a case can share a repository with others: its folders are its own, the server survives."""
+    silent = "preinitialize" in verdict.reason
+    return not verdict.died and not silent and all(model.endswith(MARK) for model in case.models) and bool(case.models)
 
 
 def at_startup(cases: Sequence[Case]) -> dict[str, bool]:

@@ -77,7 +77,7 @@ def _map(field: Any, value: Any, style: _Style, pad: str) -> list[str]:
     lines = []
     key_field = field.message_type.fields_by_name["key"]
     value_field = field.message_type.fields_by_name["value"]
-    for key in value:
+    for key in sorted(value):  # maps are in no order of their own
         inner = f"key: {_scalar(key_field, key, style)} "
         if value_field.type == value_field.TYPE_MESSAGE:
             item = " ".join(line.strip() for line in _fields(value[key], _plain(style), ""))

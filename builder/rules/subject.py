@@ -18,7 +18,7 @@ BACKENDS: dict[str, tuple[str, str]] = {
     "python": ("", "model.py"),
     "tensorflow": ("", ""),
 }
-"""Backends that Triton's core knows by name, in the order in which it looks for their files."""
+"""Backends that Triton's core knows by name."""
 
 OTHER_BACKENDS = ("dali", "fil", "vllm", "tensorrtllm", "identity", "repeat", "square", "armnn_tflite", "rapids_triton")
 """Backends of NVIDIA's images and repositories that the core treats as any other."""
@@ -74,7 +74,8 @@ def served_by(config: Any, files: Mapping[str, bool] | None = None, name: str = 
         return Served("", ENSEMBLE, "")
     if not backend:
         named = (_PLATFORMS.get(platform, ""), _FILES.get(filename, ""))
-        backend = next((known for known in BACKENDS if known in named), named[0])  # the first that either says
+        order = ("tensorflow", *_FILES.values())
+        backend = next((known for known in order if known in named), "")  # the first that either says
     if not backend and not platform and not filename and files is not None:
         found = [file for file in _FILES if file in files and not (files[file] and file in _FILES_ONLY)]
         if files.get("model.savedmodel") or files.get("model.graphdef") is False:

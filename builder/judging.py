@@ -6,19 +6,23 @@ range that fits the calibration samples alone is found out.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 
-from builder.agreement import DEFAULTS, DROP, KEYS, LARGEST_BATCH, AgreementJudge
-from builder.errors import CalibrationError
+from builder.agreement import DEFAULTS, DROP, KEYS, LARGEST_BATCH, AgreementJudge, Judge, Verdict
+from builder.errors import CalibrationError, ParityError
 from builder.numerics import Array
 from builder.reference import Runner
 from builder.samples import Samples, rows_of, stacked
 from builder.spec import ModelSpec, Spec
 from builder.tensors import TensorSpec
 from builder.verify.accuracy import measure
+from builder.verify.cases import Case
+from builder.verify.parity import check_parity
 
 Feeds = Callable[[], Iterator[Mapping[str, Array]]]
 _SCORES = {key: score for score, key in KEYS.items()}
@@ -26,6 +30,9 @@ _SCORES = {key: score for score, key in KEYS.items()}
 _OTHER_SCALE = 30.0
 """Calibration whose values are this many times larger or smaller than the samples' is of other inputs. A forgotten
 division by 255 is beyond it, a longer tail of the same inputs is not."""
+
+_WRONG = -1.0
+"""Margin of what is plainly wrong somewhere: out of every budget, and no better for being close elsewhere."""
 
 
 class Judging:
@@ -136,6 +143,34 @@ class Judging:
         with self._original() as runner:
             reference: list[Mapping[str, Array]] = [runner(request) for request in requests]
         return requests, reference
+
+
+class NetJudge:
+    """A judge that besides lets nothing pass that parity would refuse: samples seldom have every size of the spec.
+
+    Args:
+        judge: decides on samples.
+        cases: requests of every size, with the original's answers.
+        cases_digest: of these.
+        precision: row of the tolerance table.
+    """
+
+    def __init__(self, judge: Judge, cases: Sequence[Case], cases_digest: str, precision: str) -> None:
+        self._judge, self._cases, self._precision = judge, cases, precision
+        self.digest = hashlib.sha256(f"{judge.digest} {cases_digest}".encode()).hexdigest()
+        """sha256 of the judge's own and of the cases."""
+
+    def __call__(self, runner: Runner) -> Verdict:
+        """Ask the candidate; the cases only where the samples are answered well."""
+        verdict = self._judge(runner)
+        if not verdict.ok:
+            return verdict
+        try:
+            check_parity(runner, self._cases, self._precision, what="it")
+        except ParityError as error:
+            said = f"{error.what}: {error.got}"
+            return dataclasses.replace(verdict, failed=(said,), margin=min(verdict.margin, _WRONG))
+        return verdict
 
 
 class _Magnitudes:

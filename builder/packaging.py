@@ -75,6 +75,7 @@ def _ensemble(build: Build, loaded: Composition) -> Result:
         steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
     coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
     tree = config_tree(loaded.graph)
+    del tree["name"]  # under which name it is served, the variant says
     made = Artifact(
         path=build.folder("package") / "no file",
         format="ensemble",

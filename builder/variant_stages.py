@@ -18,7 +18,7 @@ from builder.errors import AccuracyError, PrecisionError, RecipeError
 from builder.host import tool_versions
 from builder.incremental.cache import Record, digest_of
 from builder.incremental.steps import artifact_step, name_of
-from builder.judging import CastRunner, Judging
+from builder.judging import CastRunner, Judging, NetJudge
 from builder.precision.recipe import Recipe, read_recipe
 from builder.reference import OnnxRunner, Runner
 from builder.results import Result, made_result
@@ -112,7 +112,8 @@ def _searched(build: Build, variant: Variant, judging: Judging, graph: Path, to:
     if variant.precision == "int8" and asked.calibrator != "auto":
         options["calibrator"] = asked.calibrator
         options |= {"percentile": asked.percentile} if asked.calibrator == "percentile" else {}
-    judge = judging.judge(variant.precision)
+    cases, digest = build.answers.cases, build.kept["reference"].digest
+    judge = NetJudge(judging.judge(variant.precision), cases, digest, variant.precision)
     if asked.io == "fp16" and variant.precision == "fp16":
         keep_in_fp32(graph, judging.feeds, "fp16", io="fp16")
     try:

@@ -168,7 +168,7 @@ def _steps_of_variant(name: str, measured: bool) -> list[Step]:
     if variant.precision != "fp32":
         base = ("export", "samples", *(("baseline",) if measured else ()))
         steps += [
-            Step("precision", partial(keys.of_precision, variant=name), base, True, name),
+            Step("precision", partial(keys.of_precision, variant=name), (*base, "reference"), True, name),
             Step("parity", keys.of_parity, (made, "reference"), False, name),
             Step("accuracy", keys.of_agreement, (made, *base), measured, name),
         ]

@@ -158,29 +158,26 @@ class _Run:
 
 
 def _wanted(spec: Spec, only: Sequence[str]) -> list[str]:
-    """The models to build: those that are asked for, and the steps of those that are ensembles."""
+    """The models to build: those that are asked for, and those that they need."""
     return with_steps(spec.models, [name for name in spec.models if not only or name in only])
 
 
 def _waves(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
-    """Models that need no other, then the ensembles of those, and so on: each knows what is published before it."""
+    """Models that need no other, then those that need them, and so on: each knows what is published before it."""
     depths = {run.key: depth_of(run.spec.models, run.name) for run in runs}
     for depth in sorted(set(depths.values())):
         yield [run for run in runs if depths[run.key] == depth]
 
 
 def _failed_steps(run: _Run, results: Mapping[_Key, Sequence[ModelResult]]) -> list[str]:
-    """The models of the repository that an ensemble needs and that failed in this build."""
-    ensemble = run.spec.models[run.name].ensemble
-    if ensemble is None:
-        return []
+    """The models of the repository that a model needs and that failed in this build."""
     failed = {
         result.model
         for name in steps_of(run.spec.models, run.name)
         for result in results.get((run.spec.path, name), ())
         if result.status == "failed"
     }
-    return [step.model for step in ensemble.steps if step.model in failed]
+    return [name for name in run.spec.models[run.name].needs if name in failed]
 
 
 def check_names(specs: Sequence[Spec], only: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ from builder.repository.published import GOLDEN
 from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
-from builder.variants import ENSEMBLE, FUSED, VARIANTS, Variant, is_servable
+from builder.variants import FUSED, VARIANTS, Variant, is_servable
 from builder.verify.client_view import as_seen
 from builder.verify.serve import Endpoint
 from serving.errors import TritonRepoError
@@ -377,7 +377,7 @@ class Build:
         """What the server reads: the configuration beside the version folder, and what is in that."""
         self.stage_files(of)
         make_places(self.model_dir(of), self.version_dir(of))
-        if self.variant_of(of) is ENSEMBLE:
+        if self.subject.model.needs and self.variant_of(of) is not FUSED:
             from builder.packaging import stage_steps
 
             stage_steps(self)

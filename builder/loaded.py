@@ -52,12 +52,14 @@ class PythonClass:
     Attributes:
         step: what is to be made of it: the class, its arguments, its tensors.
         interface: what the spec says it takes and gives.
-        runner: the class itself, to be asked.
+        runner: the class itself, to be asked; what it calls are originals.
+        parts: the original behind each model that it calls, by the name it is called by.
     """
 
     step: PythonStep
     interface: Interface
     runner: Runner
+    parts: Mapping[str, Loaded]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from builder import sources
 from builder.errors import EnsembleError
 from builder.loaded import Composition, Loaded, PythonClass
+from builder.numerics import Array
 from builder.reference import Runner, reference_runner
 from builder.spec import Ensemble, ModelSpec, Spec
 from builder.spec.ensembles import target_of
@@ -57,7 +58,9 @@ def python_step(model: ModelSpec) -> PythonStep:
         interface=interface,
         args=model.origin.args,
         batching=batch_limit(model, interface) > 0,
+        optional=frozenset(name for name, options in model.tensors.items() if options.optional),
         together=not sized_by_values(interface),
+        calls=model.origin.calls,
     )
 
 
@@ -66,18 +69,35 @@ def _class_of(spec: Spec, model: ModelSpec) -> PythonClass:
 
     step = python_step(model)
     check_class(step, spec.folder)
-    return PythonClass(step, step.interface, PythonRunner(step, spec.folder))
+    parts = _needed(spec, model)
+    asked = {known: reference_runner(loaded, spec.folder) for known, loaded in parts.items()}
+    runner = PythonRunner(step, spec.folder, call=calling(asked))
+    return PythonClass(step, step.interface, runner, parts)
+
+
+def calling(asked: Mapping[str, Runner]) -> Callable[[str, Mapping[str, Array]], Mapping[str, Array]]:
+    """What a class gets as its ``call``: that it may only ask what it declares is held by what stands around it."""
+
+    def call(model: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return asked[model](inputs)
+
+    return call
+
+
+def _needed(spec: Spec, model: ModelSpec) -> dict[str, Loaded]:
+    """The originals of what a model needs, by the names it needs them by."""
+    originals = {}
+    for needed in model.needs:
+        target = target_of(spec.models, needed)
+        assert target is not None  # the spec says so first
+        originals[needed] = load_original(spec, spec.models[target[0]], target[0])
+    return originals
 
 
 def _composition(spec: Spec, model: ModelSpec, ensemble: Ensemble, name: str) -> Composition:
     from builder.ensemble.compose import EnsembleRunner
 
-    originals: dict[str, Loaded] = {}
-    for step in ensemble.steps:
-        target = target_of(spec.models, step.model)
-        assert target is not None  # the spec says so first
-        if step.model not in originals:
-            originals[step.model] = load_original(spec, spec.models[target[0]], target[0])
+    originals = _needed(spec, model)
     graph = _wired(spec, model, ensemble, name, originals)
     runners: dict[str, Runner] = {}
     asked = {known: reference_runner(loaded, spec.folder) for known, loaded in originals.items()}

@@ -151,13 +151,14 @@ def left_out(subject: Subject) -> list[ModelResult]:
 
 
 def without_steps(subject: Subject, failed: Sequence[str]) -> ModelResult:
-    """An ensemble of models that failed: it is not looked at, and what is served of it stays as it is."""
+    """A model that needs models that failed: it is not looked at, and what is served of it stays as it is."""
+    made, key, it = ("made of", "ensemble", "the ensemble") if subject.model.ensemble else ("to call", "source", "it")
     error = EnsembleError(
-        f"{' and '.join(failed)}, which it is made of, failed",
-        where=f"models.{subject.name}.ensemble",
-        expected="steps that were built and verified",
+        f"{' and '.join(failed)}, which it is {made}, failed",
+        where=f"models.{subject.name}.{key}",
+        expected="models that were built and verified",
         got="what is said of them above; what was served before is served still",
-        fix="mend them; the ensemble is built when they are",
+        fix=f"mend them; {it} is built when they are",
     )
     return ModelResult(subject.name, subject.model.served, "failed", None, 0.0, "plan", error)
 

@@ -1,9 +1,11 @@
-"""The stages of what is served as it is: a Python class with what it needs beside it; an ensemble of other models."""
+"""The stages of what is served as it is: a Python class with what it needs beside it; an ensemble of other models.
+
+Both may need other models: an ensemble its steps, a class those that it calls."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from builder.incremental.answers import Answers
 from builder.judging import CastRunner, Judging
 from builder.loaded import Composition, Loaded, PythonClass
 from builder.numerics import TOLERANCES
+from builder.originals import calling
 from builder.reference import OnnxRunner, Runner
 from builder.repository.published import CONFIG, ModelFolder
 from builder.results import Result, made_result
@@ -52,34 +55,30 @@ def _class(build: Build, loaded: PythonClass) -> Result:
         pack(source.requirements, packages, servers, dependencies=source.dependencies)
     notes = check_imports(code, servers, packages)
     names = write_version(loaded.step, code, to, name=build.subject.name, packages=packages)
+    needed = _published(build)
     made = Artifact(
         path=to / "model.py",
         format="python",
-        precision="fp32",
+        precision=_coarsest(needed),
         interface=loaded.interface,
         sha256={name: sha256_of(to / name) for name in sorted(names)},
         size_bytes=sum((to / name).stat().st_size for name in names),
         tools={"python": ", ".join(server.version for server in servers)},
         notes=notes,
     )
-    return made_result(made, requirements=list(source.requirements))
+    return made_result(made, requirements=list(source.requirements), steps=needed)
 
 
 def _ensemble(build: Build, loaded: Composition) -> Result:
     from builder.ensemble.adapters import config_tree
 
-    steps, repository = {}, build.subject.spec.repository
-    for model in dict.fromkeys(step.model_name for step in loaded.graph.steps):
-        version = version_of(build, model)
-        manifest = ModelFolder(repository, model).manifest(version)
-        steps[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
-    coarsest = max((step["precision"] for step in steps.values()), key=lambda name: TOLERANCES[str(name)].relative)
+    steps = _published(build)
     tree = config_tree(loaded.graph)
     del tree["name"]  # under which name it is served, the variant says
     made = Artifact(
         path=build.folder("package") / "no file",
         format="ensemble",
-        precision=str(coarsest),
+        precision=_coarsest(steps),
         interface=loaded.interface,
         sha256={},
         size_bytes=0,
@@ -87,6 +86,22 @@ def _ensemble(build: Build, loaded: Composition) -> Result:
         notes=(f"of {', '.join(steps)}",),
     )
     return made_result(made, tree=tree, steps=steps)
+
+
+def _published(build: Build) -> dict[str, dict[str, Any]]:
+    """What is published of the models that it needs, by name."""
+    found = {}
+    for model in build.subject.model.needs:
+        version = version_of(build, model)
+        manifest = ModelFolder(build.subject.spec.repository, model).manifest(version)
+        found[model] = {"version": version, "variant": manifest.variant, "precision": manifest.precision}
+    return found
+
+
+def _coarsest(needed: Mapping[str, Mapping[str, Any]]) -> str:
+    """The precision that something can have at best that is made of these."""
+    names = [str(row["precision"]) for row in needed.values()]
+    return max(names, key=lambda name: TOLERANCES[name].relative, default="fp32")
 
 
 def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
@@ -101,21 +116,26 @@ def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
         names = {step.name: step.model_name for step in loaded.graph.steps}
         return EnsembleRunner(loaded.graph, {k: _runner(build, loaded.parts[k], names[k]) for k in names})
     if isinstance(loaded, PythonClass):
-        return loaded.runner
+        if not loaded.parts:
+            return loaded.runner
+        from builder.python_model import PythonRunner
+
+        asked = {name: _runner(build, part, name) for name, part in loaded.parts.items()}
+        return PythonRunner(loaded.step, build.subject.spec.folder, call=calling(asked))
     folder = ModelFolder(build.subject.spec.repository, model).folder(version_of(build, model))
     if not (folder / "model.onnx").exists():
         raise EnsembleError(
             f"step {model} is an engine, and what it loses cannot be measured in this process",
             where=str(folder),
             expected="an ONNX variant of it",
-            fix="name an ONNX variant in the ensemble's `steps`",
+            fix="name an ONNX variant in `steps`, or in `calls`",
         )
     given = loaded.interface
     return CastRunner(OnnxRunner(folder / "model.onnx"), interface_of_onnx(folder / "model.onnx").inputs, given.outputs)
 
 
 def accuracy_of_steps(build: Build) -> Result:
-    """Hold what is published of the steps, put together, against their originals: the steps' losses add up.
+    """Hold what is published of the models that it needs, put together, against their originals: losses add up.
 
     Raises:
         AccuracyError: naming the metric, and by how much.
@@ -129,17 +149,17 @@ def accuracy_of_steps(build: Build) -> Result:
     if verdict.failed and not build.subject.allow_drop:
         limits = ", ".join(f"{name} {limit:.9g}" for name, limit in verdict.limits.items())
         raise AccuracyError(
-            f"the ensemble does not hold its accuracy: {'; '.join(verdict.failed)}",
+            f"{build.subject.name} does not hold its accuracy: {'; '.join(verdict.failed)}",
             expected=f"{limits} on held-out samples",
             got=", ".join(f"{name} {verdict.scores[name]:.6g}" for name in verdict.limits),
-            fix="name a more accurate variant in `steps`, or raise the limit in `agreement` or `evaluate.max_drop`; "
-            "--allow-accuracy-drop publishes it as it is",
+            fix=f"name a more accurate variant in `{_where(build)}`, or raise the limit in `agreement` or "
+            "`evaluate.max_drop`; --allow-accuracy-drop publishes it as it is",
         )
     return judged(build, verdict)
 
 
 def answers_of_steps(build: Build) -> Answers:
-    """The requests that verify the ensemble, with the answers that what is published of its steps gives."""
+    """The requests that verify it, with the answers that what is published of the models that it needs gives."""
     runner, known = _runner(build, build.loaded, build.subject.name), build.answers
 
     def anew(cases: Sequence[Case]) -> list[Case]:
@@ -149,7 +169,7 @@ def answers_of_steps(build: Build) -> Answers:
 
 
 def version_of(build: Build, model: str) -> int:
-    """The version of a step that the ensemble will be served with.
+    """The version of a model that another will be served with.
 
     Raises:
         EnsembleError: there is none: the step failed, now or the last time.
@@ -158,18 +178,18 @@ def version_of(build: Build, model: str) -> int:
     version = folder.to_serve()
     if version is None:
         raise EnsembleError(
-            f"step {model} of the ensemble is not in the repository",
+            f"{model}, which {build.subject.name} needs, is not in the repository",
             where=str(folder.path),
             expected="a version that build-repo published",
             got=f"{model} edited by hand, or without a version of ours" if folder.path.exists() else "no such folder",
-            fix=f"mend {model}: see what is said of it; the ensemble is built when it is there",
+            fix=f"mend {model}: see what is said of it; {build.subject.name} is built when it is there",
         )
     return version
 
 
 def stage_steps(build: Build) -> None:
-    """Let the verifying server find the models of the steps: links to what is published, with its configuration."""
-    for model in _models_of(build):
+    """Let the verifying server find the models that it needs: links to what is published, with its configuration."""
+    for model in models_of(build):
         version = version_of(build, model)
         published = ModelFolder(build.subject.spec.repository, model)
         staged = build.work.repository / model
@@ -181,21 +201,31 @@ def stage_steps(build: Build) -> None:
         (staged / CONFIG).write_bytes(published.config(version) or b"")
 
 
-def _models_of(build: Build) -> list[str]:
-    """Every model of the repository that the ensemble needs, those of ensembles among its steps included."""
+def models_of(build: Build) -> list[str]:
+    """Every model of the repository that it needs, with what those need; each after what it needs itself."""
     models, found = build.subject.spec.models, dict[str, None]()
-    waiting = [step.model for step in _steps(build.subject.model)]
-    while waiting:
-        name = waiting.pop(0)
-        if name not in found:
-            found[name] = None
+
+    def add(names: Sequence[str]) -> None:
+        for name in names:
             target = target_of(models, name)
-            waiting += [step.model for step in _steps(models[target[0]])] if target is not None else []
+            if name not in found and target is not None:
+                add(models[target[0]].needs)
+                found[name] = None
+
+    add(build.subject.model.needs)
     return list(found)
 
 
-def _steps(model: Any) -> tuple[Any, ...]:
-    return tuple(model.ensemble.steps) if model.ensemble is not None else ()
+def loaded_before(build: Build) -> list[str]:
+    """The models that the verifying server has to be told of: what a class calls; an ensemble's steps it finds."""
+    models, names = build.subject.spec.models, models_of(build)
+    targets = [target_of(models, name) for name in names]
+    all_of_it = [build.subject.model, *(models[target[0]] for target in targets if target is not None)]
+    return names if any(model.kind == "python_model" and model.needs for model in all_of_it) else []
+
+
+def _where(build: Build) -> str:
+    return "steps" if build.subject.model.ensemble is not None else "calls"
 
 
 def check_steps(build: Build, of: str) -> None:
@@ -208,7 +238,7 @@ def check_steps(build: Build, of: str) -> None:
     from builder.ensemble.checks import check
 
     folder = build.work.repository
-    configs = {name: _config(folder / name) for name in [build.name_of(of), *_models_of(build)]}
+    configs = {name: _config(folder / name) for name in [build.name_of(of), *models_of(build)]}
     models = {
         name: step_model_of_config(config, versions=_versions(folder / name), served=_versions(folder / name))
         for name, config in configs.items()

@@ -21,7 +21,7 @@ from builder.numerics import TOLERANCES
 from builder.reference import OnnxRunner
 from builder.repository import publish
 from builder.results import Result, made_result, plain_interface
-from builder.variants import ENSEMBLE, FUSED, VARIANTS
+from builder.variants import FUSED, VARIANTS
 from builder.verify import cases_of, check_contract, check_parity, check_served, measure, measure_accuracy
 from builder.verify.cases import Case, as_asked, single_cases
 from builder.verify.client_view import as_seen, of_sequences
@@ -110,7 +110,7 @@ def _parity(build: Build, of: str) -> Result:
 
 
 def _accuracy(build: Build, of: str) -> Result:
-    if build.subject.model.ensemble is not None:
+    if build.subject.model.needs:
         from builder.packaging import accuracy_of_steps
 
         return accuracy_of_steps(build)
@@ -179,7 +179,7 @@ def _serve(build: Build, of: str) -> Result:
     variant, answers = build.variant_of(of), build.answers
     artifact = build.artifact(variant)
     interface, precision = artifact.interface, artifact.precision
-    if variant in (ENSEMBLE, FUSED) and precision != "fp32":
+    if build.subject.model.needs and precision != "fp32":
         from builder.packaging import answers_of_steps
 
         # How far the steps are from their originals was judged. Here they are held against themselves, loosely all the
@@ -193,7 +193,13 @@ def _serve(build: Build, of: str) -> Result:
 
     endpoint = build.endpoint()
     name = build.name_of(of)
-    return Result(check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision).as_dict())
+    called = []
+    if build.subject.model.needs and variant is not FUSED:
+        from builder.packaging import loaded_before
+
+        called = loaded_before(build)
+    served = check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision, called=called)
+    return Result(served.as_dict())
 
 
 def _choose(build: Build, of: str) -> Result:

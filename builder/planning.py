@@ -267,8 +267,9 @@ def _of_a_variant(step: Key, model: ModelSpec) -> str:
     if step.stage == "precision":
         recipe, precision = model.precision.recipes.get(step.of), VARIANTS[step.of].precision
         return f"bring it to {precision} by {recipe}" if recipe else f"search for a recipe in {precision}"
-    if step.stage == "accuracy" and model.ensemble is not None:
-        return "hold its steps together against their originals, on held-out samples"
+    if step.stage == "accuracy" and model.needs:
+        of = "its steps together against their originals" if model.ensemble else "it against the originals of its calls"
+        return f"hold {of}, on held-out samples"
     if step.stage == "accuracy" and step.of:
         metric = f"{model.evaluate.python} and " if model.evaluate else ""
         return f"{metric}agreement with fp32 on held-out samples"

@@ -24,7 +24,7 @@ from builder.incremental.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.incremental.packages import version_of
 from builder.releases import PINNED_RELEASE
 from builder.repository.content import step_content
-from builder.spec import Ensemble, ModelSpec, Spec
+from builder.spec import ModelSpec, Spec
 from builder.spec.ensembles import target_of
 from builder.spec.files import files_of, is_variable
 from builder.variants import VARIANTS
@@ -170,32 +170,33 @@ def _host() -> Inputs:
 
 def of_source(subject: Subject) -> Inputs:
     """Of loading the module: the code, the weights, the tensors it is to have."""
+    needed = _of_needed(subject) if subject.model.needs else {}
     if subject.model.ensemble is not None:
-        return _of_ensemble(subject, subject.model.ensemble)
+        return subject.said("ensemble", "inputs", "outputs", "batch.max") | needed | subject.depends()
     source = subject.model.origin
     code = subject.code((text for _, text in source.references()), source.args)
     packages: tuple[str, ...] = ("onnx", "onnxruntime") if source.onnx else ("torch",)
     packages += {"huggingface": ("transformers", "safetensors"), "checkpoint": ("safetensors",)}.get(source.kind, ())
     files = subject.files(name for _, name in source.paths())
-    return subject.said("source", "inputs", "outputs") | files | code | subject.depends() | tools(*packages)
+    said = subject.said("source", "inputs", "outputs")
+    return said | files | code | subject.depends() | tools(*packages) | needed
 
 
-def _of_ensemble(subject: Subject, ensemble: Ensemble) -> Inputs:
-    """Of the originals of all steps, and of what is published of them."""
-    found = subject.said("ensemble", "inputs", "outputs", "batch.max") | of_steps(subject)
-    for step in ensemble.steps:
-        target = target_of(subject.spec.models, step.model)
+def _of_needed(subject: Subject) -> Inputs:
+    """Of the originals of all steps, or of all that a class calls, and of what is published of them."""
+    found = of_steps(subject)
+    for needed in subject.model.needs:
+        target = target_of(subject.spec.models, needed)
         if target is not None:
             inner = of_source(replace(subject, name=target[0], model=subject.spec.models[target[0]]))
             found |= {key.replace("spec:", f"spec:models.{target[0]}.", 1): value for key, value in inner.items()}
-    return found | subject.depends()
+    return found
 
 
 def of_steps(subject: Subject) -> Inputs:
-    """What is published of the steps of an ensemble."""
-    ensemble, repository = subject.model.ensemble, subject.spec.repository
-    names = [step.model for step in ensemble.steps] if ensemble else []
-    return {f"published:{name}": step_content(repository, name) for name in names}
+    """What is published of the models that it needs."""
+    repository = subject.spec.repository
+    return {f"published:{name}": step_content(repository, name) for name in subject.model.needs}
 
 
 def of_package(subject: Subject) -> Inputs:

@@ -124,7 +124,7 @@ def steps_of(subject: Subject) -> tuple[Step, ...]:
 def _steps_as_it_is(subject: Subject) -> tuple[Step, ...]:
     """The steps of a Python class, and of an ensemble: nothing is converted."""
     model = subject.model
-    measured = model.ensemble is not None and model.evaluate is not None
+    measured = bool(model.needs) and model.evaluate is not None
     judged = ("package", "samples", "reference", *(("baseline",) if measured else ()))
     steps = [
         Step("source", keys.of_source, (), True),
@@ -133,7 +133,7 @@ def _steps_as_it_is(subject: Subject) -> tuple[Step, ...]:
         *([Step("baseline", keys.of_baseline, ("source",), True)] if measured else []),
         Step("package", keys.of_package, ("source",), True),
     ]
-    if model.ensemble is not None:
+    if model.needs:
         steps.append(Step("accuracy", keys.of_agreement, judged, True))
     if FUSED.name in model.variants:
         steps.append(Step("fuse", keys.of_fuse, ("package", "reference"), True))

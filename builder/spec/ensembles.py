@@ -1,4 +1,6 @@
-"""Ensembles among the models of one spec: which model each step means, and which have to be built before others."""
+"""Models of one spec that need others: the steps of an ensemble, what a Python class calls.
+
+Which model each name means, and which have to be built before others."""
 
 from __future__ import annotations
 
@@ -26,9 +28,8 @@ def target_of(models: Models, step: str) -> tuple[str, str] | None:
 
 
 def steps_of(models: Models, name: str) -> list[str]:
-    """The models that an ensemble needs, itself left out; none of what is no ensemble."""
-    ensemble = models[name].ensemble
-    targets = [target_of(models, step.model) for step in ensemble.steps] if ensemble else []
+    """The models that a model needs, itself left out: an ensemble its steps, a Python class those that it calls."""
+    targets = [target_of(models, needed) for needed in models[name].needs]
     return list(dict.fromkeys(target[0] for target in targets if target is not None and target[0] != name))
 
 
@@ -45,36 +46,40 @@ def with_steps(models: Models, names: Mapping[str, object] | list[str]) -> list[
 
 
 def depth_of(models: Models, name: str) -> int:
-    """0 for what needs no other model; an ensemble is built after everything of less depth."""
+    """0 for what needs no other model; what does is built after everything of less depth."""
     return max((1 + depth_of(models, step) for step in steps_of(models, name)), default=0)
 
 
 def ensemble_findings(models: Models) -> Iterator[Finding]:
-    """Steps that name no model, and ensembles that need themselves; paths begin at the spec."""
+    """Steps and calls that name no model, and models that need themselves; paths begin at the spec."""
     servable = [f"{n}_{VARIANTS[v].suffix}" for n, m in models.items() if not m.is_alone for v in m.variants]
     for name, model in models.items():
-        for index, step in enumerate(model.ensemble.steps if model.ensemble else ()):
-            path = ("models", name, "ensemble", "steps", index)
-            if target_of(models, step.model) is None:
+        where, word = (("ensemble", "steps"), "step") if model.ensemble else (("source", "calls"), "call")
+        named = [step.model for step in model.ensemble.steps] if model.ensemble else model.needs
+        for index, needed in enumerate(named):
+            if target_of(models, needed) is None:
                 known = [*(other for other in models if other != name), *servable]
-                fix = did_you_mean(step.model, known)
-                yield Finding(f"step {step.model!r} is no model of this spec", ", ".join(known), fix=fix, path=path)
+                what = f"{word} {needed!r} is no model of this spec"
+                fix = did_you_mean(needed, known)
+                yield Finding(what, ", ".join(known), fix=fix, path=("models", name, *where, index))
     for name in models:
         circle = _circle(models, name, ())
         if circle and min(circle) == name:  # said once
             way = " -> ".join([*circle, circle[0]])
-            what = "an ensemble that needs itself" if len(circle) == 1 else "ensembles that need each other"
-            at: tuple[str | int, ...] = ("models", name, "ensemble", "steps")
-            yield Finding(what, "models that are there before", way, "take one of these steps out", at)
+            kind = "an ensemble" if models[name].ensemble else "a class"
+            kinds = "ensembles" if all(models[each].ensemble for each in circle) else "models"
+            what = f"{kind} that needs itself" if len(circle) == 1 else f"{kinds} that need each other"
+            at = ("ensemble", "steps") if models[name].ensemble else ("source", "calls")
+            fix = "take one of these steps out"
+            yield Finding(what, "models that are there before", way, fix, ("models", name, *at))
 
 
 def _circle(models: Models, name: str, way: tuple[str, ...]) -> tuple[str, ...]:
     """A way from a model back to it, where there is one."""
     if name in way:
         return way if name == way[0] else ()
-    ensemble = models[name].ensemble
-    for step in ensemble.steps if ensemble else ():
-        target = target_of(models, step.model)
+    for needed in models[name].needs:
+        target = target_of(models, needed)
         found = _circle(models, target[0], (*way, name)) if target is not None else ()
         if found:
             return found

@@ -181,6 +181,13 @@ class ModelSpec(Part):
         return self.source
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Names in the repository of the models that it asks while it answers: an ensemble's steps, a class's calls."""
+        if self.ensemble is not None:
+            return tuple(dict.fromkeys(step.model for step in self.ensemble.steps))
+        return self.origin.calls if self.source is not None else ()
+
+    @property
     def declared(self) -> Interface:
         """The tensors as written; empty where they are to be taken from an existing ``.onnx``."""
         return Interface(

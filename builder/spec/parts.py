@@ -157,6 +157,8 @@ class Source(Part):
         requirements: of `python_model`: packages, with their versions (`tokenizers==0.22.1`), that are put beside it.
         dependencies: of `python_model`: whether the packages that the `requirements` say they need are put there too.
         files: of `python_model`: further files that it reads, relative to the spec's folder; they are put beside it.
+        calls: of `python_model`: models of this spec, or variants of them by the name in the repository, that it asks
+            while it answers; its `__init__` takes `call`.
     """
 
     python: Reference | None = None
@@ -172,6 +174,7 @@ class Source(Part):
     requirements: tuple[str, ...] = ()
     dependencies: StrictBool = True
     files: tuple[FileText, ...] = ()
+    calls: tuple[str, ...] = ()
 
     @field_validator("onnx", mode="before")
     @classmethod
@@ -199,7 +202,7 @@ class Source(Part):
         if self.args and given and not (self.python or self.factory or self.python_model):
             takers = "`python`, `factory` or `python_model`"
             found.append(Finding(f"`args` are for {takers}; `{given[0]}` takes none", path=("args",)))
-        for key in ("requirements", "dependencies", "files"):
+        for key in ("requirements", "dependencies", "files", "calls"):
             if key in self.model_fields_set and self.python_model is None:
                 found.append(Finding(f"`{key}` are for `python_model`", path=(key,)))
         if "hf_class" in self.model_fields_set and self.huggingface is None:

@@ -60,7 +60,13 @@ class Endpoint:
 
 
 def check_served(
-    endpoint: Endpoint, name: str, cases: Sequence[Case], together: Sequence[Case], precision: str
+    endpoint: Endpoint,
+    name: str,
+    cases: Sequence[Case],
+    together: Sequence[Case],
+    precision: str,
+    *,
+    called: Sequence[str] = (),
 ) -> Served:
     """Load one model, ask everything over both protocols, compare, unload.
 
@@ -70,6 +76,7 @@ def check_served(
         cases: asked one at a time.
         together: requests of one sample each, asked all at once.
         precision: row of the tolerance table.
+        called: models that it calls, which the server does not know of: loaded before it, in this order.
 
     Raises:
         ModelLoadError: the server refused it; with the server's reason.
@@ -79,6 +86,8 @@ def check_served(
     per_output: dict[str, list[Difference]] = {}
     batches = []
     with Client(f"http://{endpoint.http_url}", timeout_s=_TIMEOUT_S) as admin:
+        for other in called:
+            _load(admin, other)
         started = time.perf_counter()
         _load(admin, name)
         load_s = time.perf_counter() - started
@@ -94,7 +103,8 @@ def check_served(
                     batches.append(_mean_batch(before, _counts(admin, name)))
         finally:
             if admin.is_live():
-                admin.unload(name, with_steps=True)
+                for other in (name, *reversed(called)):
+                    admin.unload(other, with_steps=True)
     mean_batch = max(batches)
     return Served(endpoint.server, load_s, len(cases), len(together), mean_batch, summary(per_output))
 

@@ -11,7 +11,7 @@ EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/eff
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \
-	update-bench precision-bench coverage-bench gpu-bench differential
+	update-bench precision-bench coverage-bench gpu-bench ensemble-bench differential
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -60,6 +60,9 @@ precision-bench: install ## every variant of digits, MiniLM and EfficientNet: ac
 
 coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20 minutes)
 	$(BIN)/python benchmarks/coverage.py --write
+
+ensemble-bench: install ## the examples' ensembles, step by step, and what fusion wins (about 6 minutes)
+	$(BIN)/python benchmarks/ensembles.py --write
 
 gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVIDIA GPU
 	$(BIN)/python benchmarks/gpu.py

@@ -25,6 +25,25 @@ class Entrant:
 
 
 @dataclass(frozen=True)
+class StepTime:
+    """Where the time of a request went in one model, by the server's own statistics (means, medians over rounds).
+
+    Attributes:
+        model: its name on the server.
+        queue_us: waiting for an instance, and for the batch to fill.
+        compute_us: in the backend.
+        copy_us: input and output, moved and put together.
+        mean_batch: samples to one execution.
+    """
+
+    model: str
+    queue_us: float
+    compute_us: float
+    copy_us: float
+    mean_batch: float
+
+
+@dataclass(frozen=True)
 class Row:
     """What was seen of one variant.
 
@@ -38,6 +57,7 @@ class Row:
         behind: how many times as fast as this one the chosen one is, with its interval, where both were measured.
         error: why it could not be measured.
         doubts: codes of perf's doubts about its figures.
+        steps: of an ensemble, each of its models; of anything else the model alone.
     """
 
     variant: str
@@ -51,6 +71,7 @@ class Row:
     behind: tuple[float, float, float] | None = None
     error: str = ""
     doubts: tuple[str, ...] = ()
+    steps: tuple[StepTime, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,16 @@ class Choice:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
         """What :meth:`as_dict` gave, read back from a file."""
-        rows = tuple(Row(**{**row, **{key: _pair(row[key]) for key in _PAIRS}}) for row in data["rows"])
+        rows = tuple(
+            Row(
+                **{
+                    **row,
+                    **{key: _pair(row[key]) for key in _PAIRS},
+                    "steps": tuple(StepTime(**step) for step in row.get("steps", ())),
+                }
+            )
+            for row in data["rows"]
+        )
         return cls(**{**data, "rows": rows})
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.choice import Choice, Entrant, Row
+from builder.choice import Choice, Entrant, Row, StepTime
 from builder.errors import BuildError
 from builder.numerics import Array
 from builder.verify.serve import Endpoint
@@ -26,6 +26,7 @@ from perf.errors import AnalyzerUnavailableError
 from perf.interleaved import Rounds, measure_interleaved, subject_of
 from perf.intervals import Interval, median_with_interval, ratio_of_medians
 from perf.report import milliseconds, rate
+from perf.result import Point, ServerSide
 from perf.target import Target
 from serving import Client
 from serving.progress import SILENT, Reporter, Step
@@ -235,7 +236,29 @@ class _Judge:
             rounds=len(measured),
             behind=(ratio.low, ratio.value, ratio.high) if ratio is not None else None,
             doubts=tuple(sorted({doubt.code for point in measured.values() for doubt in point.doubts} & _SERIOUS)),
+            steps=steps_of(list(measured.values())),
         )
+
+
+def steps_of(points: Sequence[Point]) -> tuple[StepTime, ...]:
+    """Where a model's time goes, by its steps; what a step's statistics do not say in any round is left out."""
+    seen: dict[str, list[ServerSide]] = {}
+    for point in points:
+        for side in point.steps or ((point.server,) if point.server is not None else ()):
+            if side.queue_us is not None and side.compute_us is not None:
+                seen.setdefault(side.model, []).append(side)
+    return tuple(
+        StepTime(
+            model,
+            queue_us=statistics.median(side.queue_us or 0.0 for side in sides),
+            compute_us=statistics.median(side.compute_infer_us or 0.0 for side in sides),
+            copy_us=statistics.median(
+                (side.compute_input_us or 0.0) + (side.compute_output_us or 0.0) for side in sides
+            ),
+            mean_batch=statistics.median(side.mean_batch or 1.0 for side in sides),
+        )
+        for model, sides in seen.items()
+    )
 
 
 _SERIOUS = {"failed_requests", "other_traffic", "client_behind", "cache_hits"}
@@ -275,7 +298,7 @@ def _loaded(client: Client, entrants: Sequence[Entrant]) -> Iterator[None]:
     finally:
         if client.is_live():
             for model in loaded:
-                client.unload(model)
+                client.unload(model, with_steps=True)
 
 
 @dataclass(frozen=True)
@@ -324,18 +347,32 @@ def _none_measured(entrants: Sequence[Entrant], rounds: Rounds) -> BuildError:
 
 
 def table(choice: Choice) -> str:
-    """All variants as text, fastest first; the chosen one is marked."""
+    """All variants as text, fastest first; the chosen one is marked. Where one is an ensemble, where its time goes."""
     head = ("", "variant", "inferences/s", "95% interval", "p99 ms", "like fp32", "size MB", "")
     ordered = sorted(choice.rows, key=lambda row: -(row.throughput_per_s or 0.0))
     lines = [head, *(_cells(row, row.variant == choice.variant) for row in ordered)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = _aligned(lines, range(2, 7))
+    if not any(len(row.steps) > 1 for row in choice.rows):
+        return text
+    heads = ("variant", "model", "queue ms", "compute ms", "copy ms", "mean batch")
+    steps = [heads, *(_step_cells(row, step) for row in ordered for step in row.steps)]
+    return f"{text}\n\n{_aligned(steps, range(2, 6))}"
+
+
+def _aligned(lines: Sequence[Sequence[str]], right: range) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if 2 <= column <= 6 else cell.ljust(width)
+            cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
+
+
+def _step_cells(row: Row, step: StepTime) -> tuple[str, ...]:
+    times = (step.queue_us, step.compute_us, step.copy_us)
+    return row.variant, step.model, *(milliseconds(time_us) for time_us in times), f"{step.mean_batch:.1f}"
 
 
 def _cells(row: Row, chosen: bool) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from builder import choose as choosing
-from builder.choice import Choice, Entrant, Row
-from builder.choose import WORTH, choose, default_concurrency, table
+from builder.choice import Choice, Entrant, Row, StepTime
+from builder.choose import WORTH, choose, default_concurrency, steps_of, table
 from builder.errors import BuildError
 from builder.verify.serve import Endpoint
 from perf.errors import AnalyzerUnavailableError
 from perf.interleaved import Rounds
-from perf.result import Latency, Point
+from perf.result import Latency, Point, ServerSide
 from serving import Client, Server
 from serving.errors import ModelLoadError
 
@@ -147,6 +147,43 @@ def test_a_choice_goes_into_a_file_and_back():
     assert lines[2].split()[:3] == ["*", "onnx-fp32", "100"] and " 4.0" in lines[2]
     failed = Row("onnx-fp16", None, None, None, 0.9, 1, None, error="it broke")
     assert table(Choice("x", "", (failed,))).splitlines()[1].split()[:5] == ["onnx-fp16", "-", "-", "-", "0.9000"]
+
+
+def _side(model, queue_us, infer_us, mean_batch=1.0):
+    times = {"queue_us": queue_us, "compute_input_us": 10.0, "compute_infer_us": infer_us, "compute_output_us": 5.0}
+    counts = {"requests": 9, "failures": 0, "inferences": 9, "executions": 9}
+    return ServerSide(model=model, version="1", **counts, mean_batch=mean_batch, **times)
+
+
+def test_where_the_time_of_an_ensemble_goes():
+    def point(queue_us, infer_us, steps):
+        sides = {"server": _side("whole", 0.0, 0.0), "steps": tuple(_side(each, queue_us, infer_us) for each in steps)}
+        return Point(model="whole", version="1", concurrency=1, batch_size=1, **sides)
+
+    points = [point(100.0, 700.0, ["first", "second"]), point(300.0, 500.0, ["first"]), point(200.0, 900.0, ["first"])]
+    assert steps_of(points) == (
+        StepTime("first", queue_us=200.0, compute_us=700.0, copy_us=15.0, mean_batch=1.0),
+        StepTime("second", queue_us=100.0, compute_us=700.0, copy_us=15.0, mean_batch=1.0),
+    )
+    alone = Point(model="m", version="1", concurrency=1, batch_size=1, server=_side("m", 50.0, 60.0))
+    assert steps_of([alone]) == (StepTime("m", 50.0, 60.0, 15.0, 1.0),)
+    silent = alone.model_copy(update={"server": _side("m", None, None)})
+    assert steps_of([silent]) == ()
+
+
+def test_the_table_says_where_the_time_of_an_ensemble_goes():
+    steps = (StepTime("first", 200.0, 700.0, 15.0, 1.0), StepTime("second", 100.0, 50.0, 15.0, 2.5))
+    rows = (
+        Row("ensemble", 90.0, (80.0, 99.0), 9_000.0, 1.0, 0, None, steps=steps),
+        Row("fused", 100.0, (95.0, 105.0), 8_000.0, 1.0, 9, None, steps=(StepTime("m_fused", 0.0, 500.0, 1.0, 1.0),)),
+    )
+    choice = Choice("fused", "the fastest", rows, 4)
+    assert Choice.from_dict(json.loads(json.dumps(choice.as_dict()))) == choice
+    lines = [line.split() for line in table(choice).splitlines()]
+    assert [line[:2] for line in lines[1:3]] == [["*", "fused"], ["ensemble", "90"]]
+    assert lines[4] == ["variant", "model", "queue", "ms", "compute", "ms", "copy", "ms", "mean", "batch"]
+    assert lines[5][:2] == ["fused", "m_fused"]
+    assert lines[7] == ["ensemble", "second", "0.100", "0.050", "0.015", "2.5"]
 
 
 def test_the_load_keeps_every_instance_busy():

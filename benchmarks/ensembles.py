@@ -184,8 +184,8 @@ def page(parts: Sequence[str]) -> Iterator[str]:
     yield ""
     yield f"Made by `python benchmarks/ensembles.py --write` on {date.today()}, on {cpu_model()}: the embedded server,"
     yield f"fp32, {ROUNDS} rounds of {SECONDS:g} s in turns. Queue: waiting for an instance, and for a batch to fill."
-    yield "Compute: in the backend. Copy: tensors moved in and out. Means per request, medians over the rounds. Steps wait"
-    yield "side by side and batch for themselves: their times do not add up to the latency of a request under load."
+    yield "Compute: in the backend. Copy: tensors moved in and out. Means per request, medians over the rounds. Steps"
+    yield "wait side by side and batch for themselves: their times do not add up to a request's latency under load."
     yield ""
     yield from parts
 

@@ -183,7 +183,7 @@ def test_the_table_says_where_the_time_of_an_ensemble_goes():
     assert [line[:2] for line in lines[1:3]] == [["*", "fused"], ["ensemble", "90"]]
     assert lines[4] == ["variant", "model", "queue", "ms", "compute", "ms", "copy", "ms", "mean", "batch"]
     assert lines[5][:2] == ["fused", "m_fused"]
-    assert lines[7] == ["ensemble", "second", "0.100", "0.050", "0.015", "2.5"]
+    assert lines[7] == ["ensemble", "second", "0.1", "0.05", "0.015", "2.5"]
 
 
 def test_the_load_keeps_every_instance_busy():

@@ -14,6 +14,7 @@ from builder.spec import Ensemble, ModelSpec, Spec
 from builder.spec.ensembles import target_of
 from builder.tensors import Dim, Interface, TensorSpec
 from builder.variants import VARIANTS
+from builder.verify.streamed import Joining
 
 if TYPE_CHECKING:
     from builder.ensemble.graph import EnsembleGraph, Port, StepModel
@@ -60,6 +61,7 @@ def python_step(model: ModelSpec) -> PythonStep:
         batching=batch_limit(model, interface) > 0,
         optional=frozenset(name for name, options in model.tensors.items() if options.optional),
         together=not sized_by_values(interface),
+        decoupled=model.is_decoupled,
         calls=model.origin.calls,
     )
 
@@ -72,7 +74,7 @@ def _class_of(spec: Spec, model: ModelSpec) -> PythonClass:
     parts = _needed(spec, model)
     asked = {known: reference_runner(loaded, spec.folder) for known, loaded in parts.items()}
     runner = PythonRunner(step, spec.folder, call=calling(asked))
-    return PythonClass(step, step.interface, runner, parts)
+    return PythonClass(step, step.interface, Joining(runner.responses) if step.decoupled else runner, parts)
 
 
 def calling(asked: Mapping[str, Runner]) -> Callable[[str, Mapping[str, Array]], Mapping[str, Array]]:

@@ -28,6 +28,7 @@ from builder.results import Result, made_result
 from builder.spec.ensembles import target_of
 from builder.variant_stages import judged
 from builder.verify.cases import Case
+from builder.verify.streamed import Joining
 
 
 def package(build: Build) -> Result:
@@ -121,7 +122,8 @@ def _runner(build: Build, loaded: Loaded, model: str) -> Runner:
         from builder.python_model import PythonRunner
 
         asked = {name: _runner(build, part, name) for name, part in loaded.parts.items()}
-        return PythonRunner(loaded.step, build.subject.spec.folder, call=calling(asked))
+        runner = PythonRunner(loaded.step, build.subject.spec.folder, call=calling(asked))
+        return Joining(runner.responses) if loaded.step.decoupled else runner
     folder = ModelFolder(build.subject.spec.repository, model).folder(version_of(build, model))
     if not (folder / "model.onnx").exists():
         raise EnsembleError(

@@ -198,7 +198,15 @@ def _serve(build: Build, of: str) -> Result:
         from builder.packaging import loaded_before
 
         called = loaded_before(build)
-    served = check_served(endpoint, name, asked(answers.cases), asked(answers.together), precision, called=called)
+    served = check_served(
+        endpoint,
+        name,
+        asked(answers.cases),
+        asked(answers.together),
+        precision,
+        called=called,
+        decoupled=build.subject.model.is_decoupled,
+    )
     return Result(served.as_dict())
 
 

@@ -88,11 +88,9 @@ def run(repository: Path, *, short: bool) -> None:
     """
     check_built(repository)
     started = time.monotonic()
-    with Server(repository, model_control_mode="explicit", load=list(EXAMPLES.values())) as server:
+    with Server(repository, model_control_mode="explicit", load=MODELS) as server:
         ready_s = time.monotonic() - started
-        console.print(
-            f"{len(EXAMPLES)} models served on {server.http_url} (HTTP) and {server.grpc_url} (gRPC), ", end=""
-        )
+        console.print(f"{len(MODELS)} models served on {server.http_url} (HTTP) and {server.grpc_url} (gRPC), ", end="")
         console.print(f"ready after {ready_s:.1f} s")
         for example in EXAMPLES:
             call(example, server)

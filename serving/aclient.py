@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from serving import wire
+from serving import streaming, wire
 from serving.client import BACKOFF_S, WAIT_INTERVAL_S, config_text, not_ready
 from serving.errors import InferenceError, ServerUnavailableError
 
@@ -73,6 +73,49 @@ class AsyncClient:
             parameters=dict(parameters) if parameters else None,
         )
         return wire.arrays(result)
+
+    async def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, str | int | float | bool] | None = None,
+    ) -> AsyncIterator[dict[str, np.ndarray[Any, Any]]]:
+        """Every answer to one request of a decoupled model, as it comes; see :meth:`serving.Client.stream`."""
+        streaming.require_grpc(self.address)
+        asked = streaming.request(
+            self._module,
+            model,
+            inputs,
+            version=version,
+            outputs=outputs,
+            request_id=request_id,
+            parameters=parameters,
+        )
+        timeout = self._timeout_s if timeout_s is None else timeout_s
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield asked
+
+        connection = wire.connect(self._module, self.address, timeout, aio=True)
+        try:
+            async for result, error in connection.stream_infer(requests(), stream_timeout=timeout):
+                if error is not None:
+                    raise error
+                if found := wire.arrays(result):
+                    yield found
+                if streaming.is_last(result):
+                    return
+        except Exception as exc:
+            if not wire.is_foreign(exc):
+                raise
+            raise wire.translate(exc, self.address, model=model, timeout_s=timeout, streamed=True) from exc
+        finally:
+            await connection.close()
 
     async def is_live(self) -> bool:
         """True when a server answers."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from serving import wire
+from serving import streaming, wire
 from serving.errors import InferenceError, ServerUnavailableError
 
 if TYPE_CHECKING:
@@ -102,6 +102,39 @@ class Client:
             **(alone if sequence else {}),
         )
         return wire.arrays(result)
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, str | int | float | bool] | None = None,
+    ) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        """Every answer to one request of a decoupled model, in order, each as it comes; gRPC only.
+
+        Arguments and arrays are those of :meth:`infer`; ``timeout_s`` is until the last answer. It is never tried
+        again: answers may have been used.
+
+        Raises:
+            UsageError: the client speaks HTTP.
+            InferenceError: the server refused, or the last answer was not there in time.
+            ServerUnavailableError: nobody answers at the address.
+        """
+        streaming.require_grpc(self.address)
+        asked = streaming.request(
+            self._module,
+            model,
+            inputs,
+            version=version,
+            outputs=outputs,
+            request_id=request_id,
+            parameters=parameters,
+        )
+        return streaming.answers(self._module, self.address, asked, self._timeout_s if timeout_s is None else timeout_s)
 
     def is_live(self) -> bool:
         """True when a server answers."""

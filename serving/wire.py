@@ -188,8 +188,13 @@ def is_foreign(error: Exception) -> bool:
     return not isinstance(error, (TritonRepoError, TypeError, AttributeError, NameError, KeyError))
 
 
-def translate(error: Exception, address: Address, *, model: str, timeout_s: float, loading: bool = False) -> Exception:
-    """Our error for one of theirs, with the server's message, the model and the address."""
+def translate(
+    error: Exception, address: Address, *, model: str, timeout_s: float, loading: bool = False, streamed: bool = False
+) -> Exception:
+    """Our error for one of theirs, with the server's message, the model and the address.
+
+    In a stream (``streamed``) the server says what is wrong with a request without a status.
+    """
     where = f"model '{model}' at {address}" if model else str(address)
     status = str(_status(error) or "")
     message = _message(error)
@@ -208,7 +213,7 @@ def translate(error: Exception, address: Address, *, model: str, timeout_s: floa
         )
     if loading:
         return ModelLoadError(f"model '{model}' failed to load", where=where, got=message, failures={model: message})
-    what = "the server refused the request" if status else "the call failed, or what answers is no Triton"
+    what = "the server refused the request" if status or streamed else "the call failed, or what answers is no Triton"
     return InferenceError(what, where=where, got=message)
 
 

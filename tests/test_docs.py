@@ -32,7 +32,7 @@ def _commands(page):
 
 
 def _runnable(page):
-    if page.name == "containers.md":  # tests/compose/run.sh runs it, block by block
+    if page.name in ("containers.md", "checking.md"):  # run block by block: tests/compose/run.sh, check/test_guide.py
         return []
     return [command for command in _commands(page) if not command.startswith(ELSEWHERE)]
 

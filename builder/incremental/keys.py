@@ -179,6 +179,8 @@ def of_source(subject: Subject) -> Inputs:
     packages += {"huggingface": ("transformers", "safetensors"), "checkpoint": ("safetensors",)}.get(source.kind, ())
     files = subject.files(name for _, name in source.paths())
     said = subject.said("source", "inputs", "outputs")
+    if source.python_model:  # what stands around the class leaves inputs out, and lets it yield
+        said |= {"decoupled": str(subject.model.is_decoupled)} | subject.said("tensors")
     return said | files | code | subject.depends() | tools(*packages) | needed
 
 

@@ -10,7 +10,7 @@ from builder.errors import ReloadError, describe
 from builder.golden import read_golden
 from builder.numerics import TOLERANCES, Difference, compare, worst
 from builder.repository.published import GOLDEN, ModelFolder
-from builder.verify import Case
+from builder.verify import Case, streamed
 from serving import Client
 
 
@@ -46,9 +46,19 @@ def ask(clients: Sequence[Client], name: str, version: int, cases: Sequence[Case
         InferenceError: a request failed.
     """
     found: list[Difference] = []
+    policy = clients[0].config(name, version=str(version)).get("model_transaction_policy") or {}
+    decoupled = bool(policy.get("decoupled"))
+    if decoupled:  # it answers in streams, which only gRPC has
+        clients = [client for client in clients if client.address.protocol == "grpc"]
+        if not clients:
+            raise ReloadError(
+                f"{name} answers in streams, and cannot be checked over HTTP",
+                expected="the server's gRPC address",
+                fix="give --reload grpc://HOST:PORT; nothing was changed",
+            )
     for client in clients:
         for case in cases:
-            got = client.infer(name, case.inputs, version=str(version))
+            got = streamed.ask(client, name, case, decoupled=decoupled, version=str(version))
             found += (differences := compare(case.expected, got, precision))
             bad = worst(differences)
             if not bad.ok:

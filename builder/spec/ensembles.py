@@ -57,6 +57,10 @@ def ensemble_findings(models: Models) -> Iterator[Finding]:
         where, word = (("ensemble", "steps"), "step") if model.ensemble else (("source", "calls"), "call")
         named = [step.model for step in model.ensemble.steps] if model.ensemble else model.needs
         for index, needed in enumerate(named):
+            target = target_of(models, needed)
+            if target is not None and models[target[0]].is_decoupled:
+                what = f"{word} {needed!r} is decoupled: its answers are not one, and could not be verified here"
+                yield Finding(what, "models that answer a request once", path=("models", name, *where, index))
             if target_of(models, needed) is None:
                 known = [*(other for other in models if other != name), *servable]
                 what = f"{word} {needed!r} is no model of this spec"

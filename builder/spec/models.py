@@ -188,6 +188,12 @@ class ModelSpec(Part):
         return self.origin.calls if self.source is not None else ()
 
     @property
+    def is_decoupled(self) -> bool:
+        """Whether a request may have any number of answers: by the short form, or under ``config``."""
+        policy = self.config.get("model_transaction_policy")
+        return self.decoupled or (isinstance(policy, dict) and policy.get("decoupled") is True)
+
+    @property
     def declared(self) -> Interface:
         """The tensors as written; empty where they are to be taken from an existing ``.onnx``."""
         return Interface(

@@ -45,6 +45,15 @@ def _choices(model: ModelSpec) -> Iterator[Finding]:
         other = "sequence" if model.sequence is not None else "decoupled"
         what = f"`response_cache` with `{other}`: such answers are never taken from the cache"
         yield Finding(what, "one of them", path=("response_cache",))
+    if model.decoupled and model.kind != "python_model":
+        what = "`decoupled` is for a Python class that yields its answers"
+        yield Finding(
+            what, "source: {python_model: ...}", f"{model.kind}, which answers a request once", path=("decoupled",)
+        )
+    if model.is_decoupled and model.kind == "python_model" and model.declared.batches and model.batch.max:
+        what = "a decoupled class that batches: how often each sample of a batch is answered, nobody could tell"
+        fix = "write the tensors without `batch`, or set batch.max: 0"
+        yield Finding(what, "one sample to a request", fix=fix, path=("decoupled",))
     seen: set[str] = set()
     for index, group in enumerate(model.instances):
         if group.name in seen:

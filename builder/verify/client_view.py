@@ -12,6 +12,7 @@ from builder.numerics import Array
 from builder.samples import Sample, Samples
 from builder.spec import Sequence as SequenceSpec
 from builder.verify.cases import Case
+from builder.verify.streamed import COUNT, output_of
 
 _CORRID = "CORRID"
 
@@ -44,7 +45,10 @@ def as_seen(cases: Sequence[Case], tree: Mapping[str, Any], sequence: SequenceSp
 def _shown(arrays: Mapping[str, Array], entries: Mapping[str, Any], batching: bool) -> dict[str, Array]:
     found = {}
     for name, array in arrays.items():
-        entry = entries.get(name)
+        entry = entries.get(output_of(name))
+        if name == COUNT:
+            found[name] = array
+            continue
         if entry is None:  # a control, a state, an input that Triton makes
             continue
         leading = array.shape[:1] if batching else ()

@@ -12,6 +12,7 @@ from typing import Any
 from builder.numerics import Difference, compare
 from builder.verify.cases import Case
 from builder.verify.parity import require, summary
+from builder.verify.streamed import ask
 from serving import Client
 from serving.errors import ModelLoadError
 
@@ -67,6 +68,7 @@ def check_served(
     precision: str,
     *,
     called: Sequence[str] = (),
+    decoupled: bool = False,
 ) -> Served:
     """Load one model, ask everything over both protocols, compare, unload.
 
@@ -77,6 +79,7 @@ def check_served(
         together: requests of one sample each, asked all at once.
         precision: row of the tolerance table.
         called: models that it calls, which the server does not know of: loaded before it, in this order.
+        decoupled: it answers in streams, which only gRPC has.
 
     Raises:
         ModelLoadError: the server refused it; with the server's reason.
@@ -92,14 +95,14 @@ def check_served(
         _load(admin, name)
         load_s = time.perf_counter() - started
         try:
-            for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url)):
+            for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url))[decoupled:]:
                 with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
                     for case in cases:
-                        answer = client.infer(name, case.inputs, sequence=case.sequence)
+                        answer = ask(client, name, case, decoupled=decoupled)
                         differences = compare(case.expected, answer, precision)
                         _require(case, differences, precision, f"{name} over {scheme}", per_output)
                     before = _counts(admin, name)
-                    _ask_at_once(client, name, together, precision, scheme, per_output)
+                    _ask_at_once(client, name, together, precision, per_output, decoupled=decoupled)
                     batches.append(_mean_batch(before, _counts(admin, name)))
         finally:
             if admin.is_live():
@@ -126,20 +129,23 @@ def _ask_at_once(
     name: str,
     together: Sequence[Case],
     precision: str,
-    scheme: str,
     per_output: dict[str, list[Difference]],
+    *,
+    decoupled: bool,
 ) -> None:
     one_at_a_time = threading.Lock()  # answers may be large, and a comparison takes several times their memory
 
-    def ask(case: Case) -> list[Difference]:
-        got = client.infer(name, case.inputs, sequence=case.sequence)
+    def asked(case: Case) -> list[Difference]:
+        got = ask(client, name, case, decoupled=decoupled)
         with one_at_a_time:
             return compare(case.expected, got, precision)
 
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        answers = list(pool.map(ask, together))
+        answers = list(pool.map(asked, together))
     for case, differences in zip(together, answers, strict=True):
-        _require(case, differences, precision, f"{name} over {scheme}, {_IN_FLIGHT} at once", per_output)
+        _require(
+            case, differences, precision, f"{name} over {client.address.protocol}, {_IN_FLIGHT} at once", per_output
+        )
 
 
 def _require(

@@ -178,7 +178,6 @@ def test_the_rest(message_of):
           input_pinned_memory: false
           gather_kernel_buffer_threshold: 3
           eager_batching: true
-        decoupled: true
         parameters: {a: "1"}
         metric_tags: {team: search}
         metrics: {nv_inference_first_response_histogram_ms: [1, 10.5]}
@@ -194,7 +193,6 @@ def test_the_rest(message_of):
     assert optimization.execution_accelerators.cpu_execution_accelerator[0].name == "openvino"
     assert optimization.HasField("input_pinned_memory")
     assert not optimization.HasField("output_pinned_memory")
-    assert message.model_transaction_policy.decoupled
     assert message.parameters["a"].string_value == "1"
     assert message.metric_tags["team"] == "search"
     assert list(message.model_metrics.metric_control[0].histogram_options.buckets) == [1, 10.5]

@@ -498,7 +498,6 @@ FIELDS = {
     **_config("optimization.output_pinned_memory", True, False),
     **_config("optimization.gather_kernel_buffer_threshold", 1, 2),
     **_config("optimization.eager_batching", True, False),
-    **_config("decoupled", False, True),
     **_config("parameters", {"a": "1"}, {"a": "2"}),
     **_config("metric_tags", {"a": "1"}, {"a": "2"}),
     **_config("metrics", {"a": [1]}, {"a": [1, 2]}),
@@ -590,6 +589,12 @@ AS_IT_IS = {
         "source, package",
     ),
     "source.files": ("words", {"source": MODELS["words"]["source"] | {"files": ["rows.csv"]}}, "source, package"),
+    "source.calls": (
+        "words",
+        {"source": MODELS["words"]["source"] | {"calls": ["torch"]}},
+        "source, package",
+    ),
+    "decoupled": ("words", {"decoupled": True, "batch": {"max": 0}}, "source, package"),
     "ensemble.steps": ("both", {"ensemble": {"steps": ["words", "torch", "existing"]}}, "source, package"),
     "ensemble.fuse": ("both", {"ensemble": {"steps": ["words", "torch"], "fuse": True}}, "source, package"),
 }

@@ -93,7 +93,7 @@ GOOD = "{models: {m: {source: {python: 'm.py:f'}, inputs: {x: 'float32[2]'}, out
         (", batch: {max: many}", "no integer"),
         (", batch: {max: -1}", "out of range"),
         (", variants: [onnx-fp23]", "not in enum"),
-        (", instances: {kind: GPU}", "not in enum"),
+        (", instances: {kind: GPU}", "none of anyOf"),
         (", samples: {python: data.py}", "not ^.+:"),
         (", samples: {args: {}}", "python is missing"),
         (", config: {version_polcy: {}}", "version_polcy is not allowed"),

@@ -154,6 +154,8 @@ def _as_written(model):
     data = model.model_dump(mode="python", by_alias=True, exclude_unset=True)
     if isinstance(data["source"].get("onnx"), str) and data["source"]["onnx"].rpartition(":")[1]:
         data["source"]["onnx"] = {"python": data["source"]["onnx"]}
+    if "instances" in data:  # one group, or a list of them
+        (data["instances"],) = data["instances"]
     return _lists(data)
 
 

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -76,6 +77,9 @@ def _build(repository: Path) -> dict[str, Any]:
 
     from builder import build, load_spec
 
+    kept = EXAMPLES.parent / ".build" / "cache"  # of `make demo`: what has not changed since need not be done again
+    if kept.is_dir():
+        shutil.copytree(kept, repository.parent / ".build" / "cache")
     torch.set_num_threads(1)  # beside other workers, two threads that wait for each other take four times as long
     results: dict[str, Any] = {}
     for name in NAMES:

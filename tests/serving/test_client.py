@@ -235,7 +235,7 @@ class _Flaky:
     def __init__(self, failures: int) -> None:
         self.left, self.calls = failures, 0
 
-    def unload_model(self, model: str) -> str:
+    def unload_model(self, model: str, unload_dependents: bool) -> str:
         return self.is_server_live()
 
     def is_server_live(self) -> str:

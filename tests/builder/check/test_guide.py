@@ -25,6 +25,10 @@ def test_what_the_guide_shows_is_what_comes_out(tmp_path, monkeypatch, capsys, c
     assert capsys.readouterr().out.rstrip() == shown.rstrip()
 
 
+def test_every_command_of_the_guide_is_run():
+    assert len(SHOWN) == GUIDE.read_text().count("```bash\n")
+
+
 if __name__ == "__main__":  # rewrites what the guide shows: python tests/builder/check/test_guide.py
     import tempfile
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import golden
+from builder import golden, operations
 from builder.artifact import Artifact
 from builder.config import ModelConfig, fields_of, render
 from builder.config.warmup import FOLDER as WARMUP
@@ -43,6 +43,7 @@ from builder.incremental.steps import (
 )
 from builder.incremental.tracing import Trace, tracing
 from builder.loaded import Composition, Loaded
+from builder.operations import libraries_of
 from builder.originals import batch_limit, load_original
 from builder.outcome import Failure
 from builder.planning import find
@@ -55,6 +56,7 @@ from builder.repository.published import GOLDEN
 from builder.results import Result, artifact_from
 from builder.samples import Samples, load_samples
 from builder.spec import ModelSpec
+from builder.spec.ensembles import with_steps
 from builder.variants import FUSED, VARIANTS, Variant, is_servable
 from builder.verify.client_view import as_seen
 from builder.verify.serve import Endpoint
@@ -118,6 +120,9 @@ class Build:
         self.cached: list[str] = []
         self.failed: dict[str, Failure] = {}
         self._baseline = baseline
+        models = with_steps(subject.spec.models, [subject.name])
+        needed = [libraries_of(subject.spec.models[name], subject.spec.folder) for name in models]
+        operations.use(path for libraries in needed for path in libraries.values())
         installed()  # before the user's folder is on sys.path: it may hold metadata of its own
         self._loaded: Loaded | None = None
         self._runner: Runner | None = None

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from builder import host
+from builder import host, operations
 from builder.errors import InterfaceError, SourceError, ort_reason, user_code_error
 from builder.loaded import Composition, Loaded, OnnxFile, PythonClass, TorchModule
 from builder.tensors import BATCH, Interface, TensorSpec
@@ -63,7 +63,7 @@ class OnnxRunner:
             import onnxruntime
         except ImportError as exc:
             raise MissingDependencyError("onnxruntime", "torch", needed_for="to run and verify ONNX files") from exc
-        options = onnxruntime.SessionOptions()
+        options = operations.session_options()
         options.intra_op_num_threads = host.threads() if threads is None else threads
         options.log_severity_level = 4
         if lean:
@@ -89,10 +89,18 @@ class OnnxRunner:
             ValueError: ONNX Runtime refused it; with its reason.
         """
         try:
-            values = self._session.run(None, dict(inputs))
+            values = self._session.run(None, {name: _as_text(array) for name, array in inputs.items()})
         except Exception as exc:
             raise ValueError(ort_reason(exc)) from exc
         return dict(zip(self._outputs, values, strict=True))
+
+
+def _as_text(array: Array) -> Array:
+    """Strings as ONNX Runtime takes them from Python: given bytes, it would spell them out, ``b'...'`` and all."""
+    if array.dtype.kind not in "OS":
+        return array
+    flat = [item.decode() if isinstance(item, bytes) else item for item in array.reshape(-1)]
+    return np.array(flat, dtype=object).reshape(array.shape)
 
 
 class _FileRunner:

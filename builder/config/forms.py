@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.errors import ConfigError
+from builder.operations import name_of
 from builder.spec import Instances, ModelSpec, Optimization, TensorOptions
 from builder.tensors import Interface, TensorSpec
 
@@ -151,7 +152,7 @@ def other_fields(model: ModelSpec, checksums: Mapping[str, str]) -> dict[str, An
             ]
         }
     if model.operations:
-        tree["model_operations"] = {"op_library_filename": list(model.operations)}
+        tree["model_operations"] = {"op_library_filename": [name_of(text) for text in model.operations]}
     if model.decoupled:
         tree["model_transaction_policy"] = {"decoupled": True}
     if model.agents:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder import operations
 from builder.config.files import place
 from builder.config.forms import batch_tensors, instance_group, other_fields, tensor
 from builder.config.merging import merged
@@ -200,7 +201,7 @@ def _check_tensors(model: ModelSpec, interface: Interface, batching: bool, name:
 
 
 def copies_of(model: ModelSpec, folder: Path) -> dict[str, Path]:
-    """The user's files that are copied into the version folder, by their name there: labels and initial states.
+    """The user's files that are copied into the version folder, by their name there: labels, states, operations.
 
     Args:
         model: what the spec says.
@@ -209,7 +210,7 @@ def copies_of(model: ModelSpec, folder: Path) -> dict[str, Path]:
     labels = {name: folder / model.labels[output] for output, name in _label_names(model.labels).items()}
     states = model.sequence.state if model.sequence is not None else ()
     files = ((state_file(state), state.file) for state in states)
-    return labels | {name: folder / file for name, file in files if name and file}
+    return labels | {name: folder / file for name, file in files if name and file} | operations.copied(model, folder)
 
 
 def _label(output: str, names: Mapping[str, str]) -> dict[str, str]:

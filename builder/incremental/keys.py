@@ -22,6 +22,7 @@ from builder.host import cpu_model
 from builder.incremental.cache import digest_of
 from builder.incremental.fingerprint import FileMemory, Fingerprints, kind_at
 from builder.incremental.packages import version_of
+from builder.operations import libraries_of, name_of
 from builder.releases import PINNED_RELEASE
 from builder.repository.content import step_content
 from builder.spec import ModelSpec, Spec
@@ -85,6 +86,12 @@ class Subject:
         """The content of these files (or of all that is in these folders)."""
         keys = {f"file:{name}" for name in names}
         return {key: self.now.of(key) for key in sorted(keys)}
+
+    @cached_property
+    def libraries(self) -> list[str]:
+        """Libraries of operations that are files."""
+        known = libraries_of(self.model, self.spec.folder)
+        return [text for text in self.model.operations if name_of(text) in known]
 
     def code(self, references: Iterable[str], *args: Any) -> Inputs:
         """The files of these callables, where their modules are found, and the files that their arguments name."""
@@ -179,6 +186,8 @@ def of_source(subject: Subject) -> Inputs:
     packages += {"huggingface": ("transformers", "safetensors"), "checkpoint": ("safetensors",)}.get(source.kind, ())
     files = subject.files(name for _, name in source.paths())
     said = subject.said("source", "inputs", "outputs")
+    if subject.model.operations:
+        files |= subject.files(subject.libraries)
     if source.python_model:  # what stands around the class leaves inputs out, and lets it yield
         said |= {"decoupled": str(subject.model.is_decoupled)} | subject.said("tensors")
     return said | files | code | subject.depends() | tools(*packages) | needed
@@ -289,6 +298,7 @@ def of_config(subject: Subject, variant: str) -> Inputs:
     """Of ``config.pbtxt``."""
     states = subject.model.sequence.state if subject.model.sequence else ()
     copied = [*subject.model.labels.values(), *(state.file for state in states if state.file)]
+    copied += subject.libraries
     names = {"name": subject.name, "spec file": subject.spec.path.name}  # both are written into config.pbtxt
     if variant:
         names["variant"] = variant

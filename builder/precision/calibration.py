@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from builder import host
+from builder import host, operations
 from builder.errors import CalibrationError, ort_reason
 from builder.numerics import Array
 from builder.precision import graph as graphs
@@ -233,7 +233,7 @@ def _tapped(path: Path, tensors: Sequence[str]) -> Iterator[Any]:
     model.graph.outputs.extend(known[name] for name in tensors if name not in ends)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tapped-", suffix=".onnx")
     os.close(handle)
-    options = onnxruntime.SessionOptions()
+    options = operations.session_options()
     options.intra_op_num_threads = host.threads()
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from builder import operations
 from builder.numerics import Array
 from builder.reference import OnnxRunner
 
@@ -75,7 +76,7 @@ def element_types(path: Path, names: Sequence[str]) -> dict[str, int]:
 
     with taps_of(path) as taps:
         tapped = taps.write(names)
-        options = onnxruntime.SessionOptions()
+        options = operations.session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(str(tapped), options, providers=["CPUExecutionProvider"])

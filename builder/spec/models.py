@@ -123,7 +123,8 @@ class ModelSpec(Part):
         parameters: name: text, for the backend.
         metric_tags: name: text, labels that the model's metrics get.
         metrics: family: the buckets of its histogram, such as `nv_inference_first_response_histogram_ms: [1, 10, 100]`.
-        operations: libraries with custom operations, as the backend finds them.
+        operations: libraries with operations that ONNX Runtime does not have: files beside the spec, which are copied
+            into the version folder; paths from the root; or what only the server's backend finds.
         agents: repository agents, `checksum` or a list of names or `{name, parameters}`.
         hosts: name: fields as under `config`, for servers that are started with `--model-config-name=NAME`; written as
             `configs/NAME.pbtxt`, a whole configuration.

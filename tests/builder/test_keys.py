@@ -618,6 +618,18 @@ def test_a_file_of_a_step_changes_the_ensemble(project, file):
     assert "source" in wanted(project.subject("both"), records)
 
 
+def test_a_library_of_operations_changes_what_is_run_with_it(project):
+    def subject():
+        model = ModelSpec.model_validate(MODELS["existing"] | {"operations": ["ops.so"]})
+        return Subject("existing", project.spec, model, project.subject("existing").now)
+
+    project.write("ops.so", "a library")
+    records = project.records(subject())
+    assert wanted(subject(), records) == set()
+    project.write("ops.so", "another")
+    assert {"source", "config"} <= wanted(subject(), records)
+
+
 def test_another_version_of_a_step_changes_the_ensemble(project, monkeypatch):
     records = project.records(project.subject("both"))
     monkeypatch.setattr(keys, "step_content", lambda repository, name: f"another {name}")

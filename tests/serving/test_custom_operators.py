@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, save
 from PIL import Image
 
+from builder import build, load_spec
 from serving import Client
 from serving.provision import pip_install, provisioned
 from serving.server import Server
@@ -96,3 +98,32 @@ def test_a_graph_with_operators_of_its_own_tokenizes(client):
 def test_without_the_library_the_operator_is_named(client):
     (reason,) = [model["reason"] for model in client.index() if model["name"] == "without"]
     assert "DecodeImage" in reason
+
+
+def test_a_graph_with_operators_of_its_own_is_built(library, tmp_path):
+    ids = {name: (TensorProto.INT64, ["n"]) for name in ("ids", "types", "mask")}
+    save(graph("BertTokenizer", ids, TensorProto.STRING, [1], vocab_file="\n".join(VOCABULARY)), tmp_path / "t.onnx")
+    (tmp_path / "lib").mkdir()
+    shutil.copyfile(library, tmp_path / "lib" / LIBRARY)
+    (tmp_path / "texts.py").write_text(
+        "import numpy as np\n"
+        "def texts():\n"
+        "    return [{'x': np.array([text], object)} for text in (b'a kitten dozes', b'a', b'a a a a')]\n"
+    )
+    model = {
+        "source": {"onnx": "t.onnx"},
+        "outputs": dict.fromkeys(ids, "int64[n: 1..64]"),
+        "samples": {"python": "texts.py:texts"},
+        "operations": [f"lib/{LIBRARY}"],
+        "batch": {"max": 0},
+    }
+    (tmp_path / "models.yaml").write_text(json.dumps({"repository": "models", "models": {"tokens": model}}))
+    (result,) = build(load_spec(tmp_path / "models.yaml")).models
+    assert result.error is None, str(result.error)
+    version = tmp_path / "models" / "tokens" / "1"
+    assert (version / LIBRARY).read_bytes() == library.read_bytes()
+    assert f'op_library_filename: ["{LIBRARY}"]' in (version.parent / "config.pbtxt").read_text()
+    model["operations"] = []
+    (tmp_path / "models.yaml").write_text(json.dumps({"repository": "models", "models": {"tokens": model}}))
+    (result,) = build(load_spec(tmp_path / "models.yaml")).models
+    assert "BertTokenizer" in str(result.error)

@@ -1,4 +1,4 @@
-"""A class that yields its answers: verified answer by answer, served in a stream."""
+"""What a spec may say of a Python class: it yields its answers, which are verified one by one; inputs may be absent."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from builder.verify.streamed import joined
 from serving import AsyncClient, Client, Server
 from serving.errors import InferenceError, UsageError
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_decoupled")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("test_python_source")]
 
 CODE = '''
 import numpy as np
@@ -31,8 +31,17 @@ class Count:
             yield {"left": np.array([left], np.int32), "word": np.array([b"one" if left == 1 else b"more"], object)}
 
 
+class Total:
+    def execute(self, x, weights):
+        return x.sum(axis=1, keepdims=True) if weights is None else (x * weights).sum(axis=1, keepdims=True)
+
+
 def starts():
     return [{"start": np.array([start], np.int32)} for start in (3, 1, 0, 5)]
+
+
+def rows():
+    return [{"x": np.float32([1, 2, 3]), "weights": np.float32([1, 0, 1])}]
 '''
 MODEL = {
     "source": {"python_model": "count.py:Count"},
@@ -40,6 +49,13 @@ MODEL = {
     "outputs": {"left": "int32[1]", "word": "string[1]"},
     "samples": {"python": "count.py:starts"},
     "decoupled": True,
+}
+TOTAL = {
+    "source": {"python_model": "count.py:Total"},
+    "inputs": {"x": "float32[batch, 3]", "weights": "float32[batch, 3]"},
+    "outputs": {"y": "float32[batch, 1]"},
+    "samples": {"python": "count.py:rows"},
+    "tensors": {"weights": {"optional": True}},
 }
 
 
@@ -52,8 +68,9 @@ def _spec(folder, models):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("decoupled")
-    (result,) = build(_spec(folder, {"count": MODEL})).models
-    assert result.error is None, str(result.error)
+    results = build(_spec(folder, {"count": MODEL, "total": TOTAL})).models
+    errors = [str(result.error) for result in results if result.error]
+    assert not errors, errors
     with Server(folder / "models") as server:
         yield server
 
@@ -67,6 +84,13 @@ def test_every_answer_comes_in_order_and_then_the_end(served):
         first = next(client.stream("count", {"start": np.array([100], np.int32)}, outputs=["left"]))
         assert {name: array.tolist() for name, array in first.items()} == {"left": [100]}
         assert len(list(client.stream("count", {"start": np.array([2], np.int32)}))) == 2  # after one that was left
+
+
+def test_an_input_may_be_absent(served):
+    with Client(f"http://{served.http_url}") as client:
+        x = np.float32([[1, 2, 3]])
+        assert client.infer("total", {"x": x})["y"].tolist() == [[6]]
+        assert client.infer("total", {"x": x, "weights": x})["y"].tolist() == [[14]]
 
 
 def test_the_same_without_blocking(served):

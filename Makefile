@@ -6,8 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2
-EXAMPLES := examples/digits/models.yaml examples/minilm/models.yaml examples/efficientnet/models.yaml \
-	examples/existing_onnx/models.yaml
+EXAMPLES := $(wildcard examples/*/models.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \

@@ -6,6 +6,7 @@ never zero.
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA: Literal["triton-repo/bench"] = "triton-repo/bench"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class _Data(BaseModel):
@@ -33,11 +34,25 @@ class Doubt(_Data):
     message: str
 
 
+class Histogram(_Data):
+    """How many requests took how long.
+
+    Attributes:
+        edges_us: of the bins, rising; one more than there are counts.
+        counts: requests in each bin.
+    """
+
+    edges_us: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
 class Latency(_Data):
     """Request latencies as the client saw them, microseconds.
 
     Attributes:
         requests: how many requests the percentiles rest on.
+        measured_from: ``sent``: when the request left; ``scheduled``: when it was to leave, which counts the time that
+            it waited in the client because the server was behind (no coordinated omission).
         source: ``requests``: computed here from the timestamps of every request; ``perf_analyzer``: its own figures,
             whole microseconds, because exporting every request would have written gigabytes of tensors.
     """
@@ -51,6 +66,9 @@ class Latency(_Data):
     min_us: float | None = None
     max_us: float | None = None
     source: Literal["requests", "perf_analyzer"] = "requests"
+    p99_9_us: float | None = None
+    measured_from: Literal["sent", "scheduled"] = "sent"
+    histogram: Histogram | None = None
 
 
 class Window(_Data):
@@ -91,10 +109,46 @@ class ServerSide(_Data):
         return None if any(part is None for part in parts) else sum(part for part in parts if part is not None)
 
 
-class Point(_Data):
-    """One model at one concurrency.
+class Usage(_Data):
+    """What the server's machine did while a point was measured; None for what it does not tell.
 
     Attributes:
+        cpu_percent: of all its cores.
+        gpu_percent, gpu_power_w: means over the GPUs that were used.
+    """
+
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+    gpu_percent: float | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_power_w: float | None = None
+
+
+class Round(_Data):
+    """One of several measurements of a point, in turns with those of others; those of one number are a pair.
+
+    Attributes:
+        number: from 0; a point need not be in every round.
+    """
+
+    number: int
+    inferences_per_s: float
+    requests: int
+    p50_us: float
+    p99_us: float
+    raw: str | None = None
+
+
+class Point(_Data):
+    """One model under one load: so many requests under way at once, or so many begun each second.
+
+    Attributes:
+        concurrency: requests under way at once; None where a rate is given.
+        rate_per_s: requests that were to begin each second, and how they are spaced: ``distribution``.
+        rounds: where it was measured several times: each; the figures are medians over them, the percentiles those of
+            all requests together, and ``*_interval`` the 95% intervals of the medians.
+        checked: answers that were compared with the right ones; ``wrong`` of them differed.
+        usage: what the server's machine did meanwhile.
         inferences_per_s: samples answered per second (requests per second times ``batch_size``).
         duration_s: length of the windows together.
         server: the model's own statistics; ``steps``: those of an ensemble's models.
@@ -105,8 +159,16 @@ class Point(_Data):
 
     model: str
     version: str
-    concurrency: int
+    concurrency: int | None
     batch_size: int
+    rate_per_s: float | None = None
+    distribution: Literal["constant", "poisson", "custom"] | None = None
+    rounds: tuple[Round, ...] = ()
+    inferences_interval: tuple[float, float] | None = None
+    p99_interval_us: tuple[float, float] | None = None
+    checked: int | None = None
+    wrong: int | None = None
+    usage: Usage | None = None
     inferences_per_s: float | None = None
     duration_s: float | None = None
     latency: Latency | None = None
@@ -130,9 +192,13 @@ class ModelRun(_Data):
     Attributes:
         inputs: where the request data came from, in words.
         error: why the model could not be measured at all.
+        config: as the server gave it: what was measured.
+        about: what its manifest says, where there is one: ``variant``, ``precision``, ``accuracy``, ``size_bytes``.
     """
 
     model: str
+    config: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     version: str = ""
     inputs: str = ""
     points: tuple[Point, ...] = ()
@@ -160,11 +226,14 @@ class BenchResult(_Data):
         server: name, version, kind (``url``, ``local``, ``embedded``) and address of the server.
         machine: facts of the machine the client ran on (with ``local`` and ``embedded``, the server's too).
         doubts: those that concern every point.
+        id: of this run, for the history; ``revision`` the git commit of the working directory, with ``+`` if changed.
         folder: where the files of this run were kept; not written to the file itself.
     """
 
     schema_name: Literal["triton-repo/bench"] = Field(default=SCHEMA, alias="schema")
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    revision: str | None = None
     started_at: datetime
     duration_s: float
     workload: dict[str, Any]

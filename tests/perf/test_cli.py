@@ -91,7 +91,7 @@ def test_every_format_says_the_same(capsys, server, tmp_path):
 def test_json_on_stdout_is_nothing_but_json(capsys, server):
     arguments = ["--url", f"grpc://{server.grpc_url}", "--model", "scale", "--concurrency", "1", "--seconds", "0.3"]
     assert run(app, [*arguments, "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+    assert json.loads(capsys.readouterr().out)["schema_version"] == 2
 
 
 @pytest.mark.server

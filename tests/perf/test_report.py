@@ -108,10 +108,10 @@ def test_csv_is_in_microseconds(result):
 def test_json_is_versioned_and_read_back(result, tmp_path):
     write_report(result, tmp_path)
     data = json.loads((tmp_path / "result.json").read_text())
-    assert (data["schema"], data["schema_version"]) == ("triton-repo/bench", 1) and "folder" not in data
+    assert (data["schema"], data["schema_version"]) == ("triton-repo/bench", 2) and "folder" not in data
     again = read_result(tmp_path / "result.json")
     assert again.model_copy(update={"folder": result.folder}) == result
-    data["schema_version"] = 2
+    data["schema_version"] = 3
     (tmp_path / "result.json").write_text(json.dumps(data))
     with pytest.raises(ValidationError, match="schema_version"):
         read_result(tmp_path / "result.json")

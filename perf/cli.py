@@ -11,10 +11,13 @@ from typing import Annotated
 
 import typer
 
+from perf.cli_results import HistoryOption, add_commands, keep, prepared
 from perf.errors import WorkloadError
+from perf.history import DEFAULT_HISTORY
 from perf.measure import measure_workload
 from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.workload import load_workload
+from serving.default_command import DefaultCommandGroup
 from serving.errors import Problem
 from serving.terminal import (
     Progress,
@@ -33,6 +36,7 @@ EXAMPLES = (
     "bench-repo --url 127.0.0.1:8000 --model digits --seconds 20 --output results",
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
+    "bench-repo history digits   # its figures over time",
 )
 
 
@@ -45,10 +49,15 @@ class Format(str, Enum):
     MARKDOWN = "markdown"
 
 
-app = create_app("bench-repo", help="Measure how fast a served model repository is, with perf_analyzer.")
+app = create_app(
+    "bench-repo",
+    help="Measure how fast a served model repository is, with perf_analyzer.",
+    examples=EXAMPLES,
+    cls=DefaultCommandGroup,
+)
 
 
-@app.command(epilog=epilog(EXAMPLES))
+@app.command("measure", epilog=epilog(EXAMPLES))
 def bench_repo(
     workload: Annotated[Path | None, typer.Argument(metavar="WORKLOAD", help="YAML file; flags win over it.")] = None,
     repository: Annotated[
@@ -74,6 +83,8 @@ def bench_repo(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results and raw files, a folder a run.")
     ] = None,
+    history: HistoryOption = DEFAULT_HISTORY,
+    no_history: Annotated[bool, typer.Option("--no-history", help="Do not keep this run in the history.")] = False,
     format: Annotated[Format, typer.Option(help="What to write to stdout.")] = Format.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
@@ -95,9 +106,10 @@ def bench_repo(
         "seconds": seconds,
         "shapes": _shapes(shape),
     }
-    result = measure_workload(
-        load_workload(workload, flags), output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose))
-    )
+    asked = load_workload(workload, flags)
+    kept = prepared(None if no_history else history)
+    result = measure_workload(asked, output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose)))
+    keep(result, kept)
     if format is Format.TEXT:
         size = shutil.get_terminal_size()
         colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -106,6 +118,9 @@ def bench_repo(
         writers = {Format.JSON: to_json, Format.CSV: to_csv, Format.MARKDOWN: to_markdown}
         typer.echo(writers[format](result), nl=False)
     return 0 if result.ok else 1
+
+
+add_commands(app)
 
 
 def _numbers(text: str | None) -> list[str] | None:

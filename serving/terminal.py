@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from serving.errors import TritonRepoError, UsageError
 from serving.progress import SILENT, Progress, Reporter, Step
@@ -68,16 +69,20 @@ class OutputFormat(str, Enum):
         return self is OutputFormat.JSON
 
 
-def create_app(name: str, *, help: str, examples: Sequence[str] = ()) -> typer.Typer:
+def create_app(
+    name: str, *, help: str, examples: Sequence[str] = (), cls: type[TyperGroup] | None = None
+) -> typer.Typer:
     """A typer app with the family's settings.
 
     Args:
         name: the command as typed (``serve-repo``).
         help: first line of ``--help``.
         examples: command lines shown under ``--help``; for a single-command app pass them to :func:`epilog` too.
+        cls: of a group, where typer's own will not do (:mod:`serving.default_command`).
     """
     return typer.Typer(
         name=name,
+        cls=cls,
         help=help,
         epilog=epilog(examples),
         add_completion=False,

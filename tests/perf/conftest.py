@@ -142,3 +142,9 @@ def recorded():
 @pytest.fixture(scope="session")
 def write_golden():
     return save_golden
+
+
+@pytest.fixture(autouse=True)
+def history_elsewhere(monkeypatch, tmp_path_factory):
+    """What a test measures does not go into the history of the folder that the tests run in."""
+    monkeypatch.setenv("BENCH_HISTORY", str(tmp_path_factory.getbasetemp() / "history.sqlite"))

@@ -1,0 +1,93 @@
+"""``bench-repo history`` and ``bench-repo compare``: what was measured before, read and judged."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perf import history_text
+from perf.history import DEFAULT_HISTORY, History, HistoryError
+from perf.result import BenchResult
+from serving.terminal import QuietOption, VerboseOption, configure_logging, epilog, warn
+
+HISTORY_EXAMPLES = (
+    "bench-repo history   # which models were measured, and how often",
+    "bench-repo history digits   # its figures over time, with revision and machine",
+    "bench-repo history digits --runs 5 --format json",
+)
+
+
+class TableFormat(str, Enum):
+    """What stdout gets."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+HistoryOption = Annotated[
+    Path, typer.Option("--history", metavar="FILE", envvar="BENCH_HISTORY", help="The file in which runs are kept.")
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to ``bench-repo``, after its own."""
+    app.command("history", epilog=epilog(HISTORY_EXAMPLES))(history_command)
+
+
+def history_command(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Default: list the models.")] = None,
+    runs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the newest N runs of the model.")] = None,
+    history: HistoryOption = DEFAULT_HISTORY,
+    format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> int:
+    """Show a model's figures over time: each load, with its 95% intervals, revision and machine.
+
+    Exit status: 0 shown, 1 no history here, 2 no such model.
+    """
+    configure_logging(verbose, quiet=quiet)
+    kept = History(history)
+    if model is None:
+        counts = kept.models()
+        if format is TableFormat.JSON:
+            typer.echo(json.dumps({"models": counts}))
+        else:
+            typer.echo("\n".join(f"{name}: {count} run{'s' * (count != 1)}" for name, count in counts.items()))
+        return 0
+    rows = kept.rows(model, runs=runs)
+    if format is TableFormat.JSON:
+        typer.echo(json.dumps({"model": model, "points": history_text.to_data(rows)}))
+    elif format is TableFormat.MARKDOWN:
+        typer.echo(history_text.to_markdown(rows))
+    else:
+        typer.echo(history_text.to_text(rows))
+    return 0
+
+
+def prepared(path: Path | None) -> History | None:
+    """The history of a run that is about to be measured, seen to be writable; None for none.
+
+    Raises:
+        HistoryError: it is not.
+    """
+    if path is None:
+        return None
+    history = History(path)
+    history.prepare()
+    return history
+
+
+def keep(result: BenchResult, history: History | None) -> None:
+    """Put a run into the history. A history that cannot be written is a warning: the run was paid for."""
+    if history is None:
+        return
+    try:
+        history.append(result)
+    except HistoryError as error:
+        warn(f"this run is not in the history {history.path}: {error.got}")

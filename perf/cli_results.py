@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-from perf import history_text
+from perf import compare_text, history_text
+from perf.compare import compare
 from perf.history import DEFAULT_HISTORY, History, HistoryError
+from perf.references import find_side
 from perf.result import BenchResult
 from serving.terminal import QuietOption, VerboseOption, configure_logging, epilog, warn
 
@@ -18,6 +20,13 @@ HISTORY_EXAMPLES = (
     "bench-repo history   # which models were measured, and how often",
     "bench-repo history digits   # its figures over time, with revision and machine",
     "bench-repo history digits --runs 5 --format json",
+)
+
+COMPARE_EXAMPLES = (
+    "bench-repo compare main HEAD   # two git revisions that were measured here",
+    "bench-repo compare results/20261120T090000Z results/20261121T090000Z   # two kept results",
+    "bench-repo compare 3f2a:digits_onnx_fp32 3f2a:digits_onnx_int8   # two variants of one run",
+    "bench-repo compare old.json new.json --format markdown >> $GITHUB_STEP_SUMMARY",
 )
 
 
@@ -36,7 +45,36 @@ HistoryOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to ``bench-repo``, after its own."""
+    app.command("compare", epilog=epilog(COMPARE_EXAMPLES))(compare_command)
     app.command("history", epilog=epilog(HISTORY_EXAMPLES))(history_command)
+
+
+def compare_command(
+    first: Annotated[str, typer.Argument(metavar="A", help="result.json or its folder, a run's id, a git revision.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same; A:MODEL B:MODEL compares two variants.")],
+    force: Annotated[bool, typer.Option("--force", help="Compare unlike machines, and say so.")] = False,
+    allowance: Annotated[
+        float | None,
+        typer.Option(metavar="PERCENT", min=0, help="For what differs between two single runs (default: 5)."),
+    ] = None,
+    history: HistoryOption = DEFAULT_HISTORY,
+    format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> int:
+    """Say whether B is faster or slower than A at each load, how sure that is, or that it cannot be told.
+
+    Exit status: 0 compared, 1 no history here, 2 nothing to compare, or unlike machines.
+    """
+    configure_logging(verbose, quiet=quiet)
+    kept = History(history)
+    compared = compare(find_side(first, kept), find_side(second, kept), force=force, allowance_percent=allowance)
+    if format is TableFormat.JSON:
+        typer.echo(json.dumps(compared.model_dump(mode="json", by_alias=True)))
+    else:
+        write = compare_text.to_markdown if format is TableFormat.MARKDOWN else compare_text.to_text
+        typer.echo(write(compared))
+    return 0
 
 
 def history_command(

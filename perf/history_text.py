@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perf.columns import markdown_table, text_table
 from perf.history import Row
 from perf.report import milliseconds, rate
 
@@ -58,30 +59,14 @@ def to_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def to_text(rows: Sequence[Row]) -> str:
     """A table, one block a load, the oldest first; then which machines these were."""
-    lines = list(_rows(rows))
-    widths = [max(len(line[column]) for line in [_HEADINGS, *lines]) for column in range(len(_HEADINGS))]
-
-    def line_of(cells: Sequence[str]) -> str:
-        parts = [
-            cell.ljust(width) if heading in _LEFT else cell.rjust(width)
-            for cell, width, heading in zip(cells, widths, _HEADINGS, strict=True)
-        ]
-        return "  ".join(parts).rstrip()
-
-    out = [line_of(_HEADINGS)]
-    for number, line in enumerate(lines):
-        if number and line[0] != lines[number - 1][0]:
-            out.append("")
-        out.append(line_of(line))
-    return "\n".join([*out, "", *_machines(rows)])
+    table = text_table(_HEADINGS, _rows(rows), _LEFT, blocks=True)
+    return "\n".join([*table, "", *_machines(rows)])
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """The same as Markdown."""
-    out = ["| " + " | ".join(_HEADINGS) + " |"]
-    out.append("|" + "".join("---|" if heading in _LEFT else "---:|" for heading in _HEADINGS))
-    out += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in _rows(rows)]
-    return "\n".join([*out, "", *(f"- {line}" for line in _machines(rows))])
+    table = markdown_table(_HEADINGS, _rows(rows), _LEFT)
+    return "\n".join([*table, "", *(f"- {line}" for line in _machines(rows))])
 
 
 def with_range(value: str, low: str, high: str) -> str:

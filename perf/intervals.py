@@ -53,6 +53,23 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> Interva
     )
 
 
+def ratio_of_independent_medians(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """How many times ``second`` the first is, where the values are no pairs and need not be equally many.
+
+    Raises:
+        ValueError: no values on a side, or not all above zero.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if not len(a) or not len(b) or min(a.min(), b.min()) <= 0:
+        raise ValueError("a ratio needs values on both sides, all above zero")
+    random = np.random.default_rng(SEED)
+    above, below = (
+        np.median(values[random.integers(0, len(values), (RESAMPLES, len(values)))], axis=1) for values in (a, b)
+    )
+    # The side with fewer values is the one that the bootstrap says too little of.
+    return _interval(float(np.median(a) / np.median(b)), above / below, min(len(a), len(b)))
+
+
 def median_with_interval(values: Sequence[float]) -> Interval:
     """The median of values above zero, with its interval."""
     return ratio_of_medians(values, [1.0] * len(values))

@@ -1,0 +1,328 @@
+"""Two runs, or two variants of one, held against each other: a ratio, how sure it is, and what that means.
+
+What is compared are medians over rounds, over windows where there were no rounds, over runs where each side has
+several. Rounds of one run are pairs; what was measured at different times is not, and even its interval does not know
+what else differed between the two runs (another process, another neighbour). So an allowance widens it, unless there
+are several runs on both sides to see that in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians
+from perf.loads import LoadKey, load_of
+from perf.machines import differences
+from perf.references import Side, unlike_loads
+from perf.result import Point, _Data
+from serving.errors import UsageError
+
+ALLOWANCE_PERCENT = 5.0
+"""Between two single runs: what their rounds cannot show. An assumption, not a measurement; ``--allowance`` sets it."""
+
+TOO_WIDE = 1.25
+"""An interval that reaches beyond this factor on both sides of equal says nothing worth saying."""
+
+ENOUGH_RUNS = 3
+SERIOUS = ("failed_requests", "other_traffic", "cache_hits")
+"""Doubts with which the figures of a point are not those of the model."""
+
+Verdict = Literal["faster", "slower", "no difference found", "cannot tell"]
+METRICS = ("inferences_per_s", "p50_us", "p99_us", "mean_us")
+
+
+class UnlikeError(UsageError):
+    """What was measured on unlike machines, or in unlike ways, is not compared."""
+
+
+class Estimate(_Data):
+    """One figure of both sides.
+
+    Attributes:
+        metric: ``inferences_per_s``, or microseconds: ``p50_us``, ``p99_us``, ``mean_us``.
+        ratio: the second by the first, with its 95% interval; None where there is none.
+        basis: what the interval rests on: ``paired rounds``, ``rounds``, ``windows``, ``runs``.
+    """
+
+    metric: str
+    first: float | None
+    second: float | None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    basis: str = ""
+    verdict: Verdict
+    why: str = ""
+
+
+class Pair(_Data):
+    """A model (or two variants) under one load.
+
+    Attributes:
+        verdict: of the second against the first: by throughput, and by latency where the load was a rate.
+        decided_by: that metric.
+    """
+
+    first_model: str
+    second_model: str
+    load: str
+    concurrency: int | None
+    rate_per_s: float | None
+    batch_size: int
+    verdict: Verdict
+    decided_by: str
+    why: str = ""
+    estimates: tuple[Estimate, ...] = ()
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """One figure, None where neither side has it."""
+        return next((each for each in self.estimates if each.metric == metric), None)
+
+    @property
+    def name(self) -> str:
+        """The model, or both."""
+        return (
+            self.first_model if self.first_model == self.second_model else f"{self.first_model} -> {self.second_model}"
+        )
+
+
+class Comparison(_Data):
+    """All of it; also what ``--format json`` gives.
+
+    Attributes:
+        first, second: what was compared, in words.
+        unlike: in what they are not alike, where that was forced.
+        caveats: what the intervals do not know.
+        unmatched: what only one side has.
+    """
+
+    schema_name: Literal["triton-repo/compare"] = Field(default="triton-repo/compare", alias="schema")
+    schema_version: Literal[1] = 1
+    first: str
+    second: str
+    pairs: tuple[Pair, ...]
+    unlike: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+
+
+def compare(first: Side, second: Side, *, force: bool = False, allowance_percent: float | None = None) -> Comparison:
+    """Hold two sides against each other.
+
+    Args:
+        force: compare unlike machines too.
+        allowance_percent: for what differs between two runs; :data:`ALLOWANCE_PERCENT` by default.
+
+    Raises:
+        UnlikeError: unlike machines or ways to measure, without ``force``.
+        UsageError: they have nothing in common.
+    """
+    same_run = first.newest.id == second.newest.id
+    unlike = [*map(str, differences(first.newest, second.newest)), *unlike_loads(first.newest, second.newest)]
+    if unlike and not force:
+        raise UnlikeError(
+            "these runs are not comparable",
+            where=f"{first} and {second}",
+            expected="the same machine, tools, protocol and shared memory",
+            got="\n".join(unlike),
+            fix="measure both on one machine; --force compares them all the same, and says so",
+        )
+    by_runs = not same_run and min(len(first.results), len(second.results)) >= ENOUGH_RUNS
+    allowance = 1.0
+    caveats = []
+    if not same_run and not by_runs:
+        percent = ALLOWANCE_PERCENT if allowance_percent is None else allowance_percent
+        allowance = 1 + percent / 100
+        caveats.append(
+            f"two runs at different times: intervals are widened by {percent:g}% for what differed between them; "
+            f"{ENOUGH_RUNS} runs of each revision, or both variants in one run, say it instead"
+        )
+    names = _models(first, second)
+    pairs, unmatched = [], []
+    for one, other in names:
+        for load in _loads(first, one, second, other):
+            if load[1] is None or load[2] is None:
+                unmatched.append(f"{one if load[1] else other} at {load[0]}: only in {'A' if load[1] else 'B'}")
+                continue
+            pairs.append(_pair(first, second, load[0], load[1], load[2], same_run, by_runs, allowance))
+    unmatched += _unmatched_models(first, second, names)
+    if not pairs:
+        raise UsageError(
+            "these runs have nothing in common",
+            where=f"{first} and {second}",
+            expected="a model that both measured under the same load; RUN:MODEL compares two variants",
+            got="\n".join(unmatched),
+        )
+    return Comparison(
+        first=str(first),
+        second=str(second),
+        pairs=tuple(pairs),
+        unlike=tuple(unlike),
+        caveats=tuple(caveats),
+        unmatched=tuple(unmatched),
+    )
+
+
+def _models(first: Side, second: Side) -> list[tuple[str, str]]:
+    """Which model is held against which."""
+    if first.model or second.model:
+        one, other = first.model or second.model, second.model or first.model
+        assert one is not None and other is not None
+        if one == other and first.newest.id == second.newest.id:
+            raise UsageError("a variant is compared with itself", where=f"{first.text} and {second.text}")
+        return [(one, other)]
+    if first.newest.id == second.newest.id:
+        fix = f"name two of its models: {first.text}:A {second.text}:B"
+        raise UsageError("a run is compared with itself", where=first.text, fix=fix)
+    known = {run.model for run in second.newest.models}
+    return [(run.model, run.model) for run in first.newest.models if run.model in known]
+
+
+def _unmatched_models(first: Side, second: Side, names: list[tuple[str, str]]) -> list[str]:
+    if first.model or second.model:
+        return []
+    both = {one for one, _ in names}
+    sides = (("A", first), ("B", second))
+    return [
+        f"{run.model}: only in {side}" for side, each in sides for run in each.newest.models if run.model not in both
+    ]
+
+
+def points_of(side: Side, model: str) -> Iterator[dict[LoadKey, Point]]:
+    """Each run's points of a model, by load; the newest run first."""
+    for result in side.results:
+        yield {load_of(point): point for run in result.models if run.model == model for point in run.points}
+
+
+def _loads(first: Side, one: str, second: Side, other: str) -> list[tuple[LoadKey, Point | None, Point | None]]:
+    """Every load of the newest runs, with its point on each side."""
+    a, b = next(points_of(first, one)), next(points_of(second, other))
+    return [(load, a.get(load), b.get(load)) for load in sorted({*a, *b}, key=lambda load: load.order)]
+
+
+def _pair(
+    first: Side,
+    second: Side,
+    load: LoadKey,
+    one: Point,
+    other: Point,
+    same_run: bool,
+    by_runs: bool,
+    allowance: float,
+) -> Pair:
+    reason = _unusable("A", one) or _unusable("B", other)
+    estimates = []
+    for metric in METRICS:
+        a, b = _figure(one, metric), _figure(other, metric)
+        if a is None and b is None:
+            continue
+        basis, interval = "", None
+        if not reason:
+            if by_runs:
+                runs = [_over_runs(first, one.model, load, metric), _over_runs(second, other.model, load, metric)]
+                basis, interval = "runs", _ratio(runs[1], runs[0])
+            else:
+                basis, interval = _within(one, other, metric, same_run)
+        estimates.append(_estimate(metric, a, b, basis, interval, allowance, reason))
+    decisive = _decisive(load, estimates)
+    return Pair(
+        first_model=one.model,
+        second_model=other.model,
+        load=str(load),
+        concurrency=load.concurrency,
+        rate_per_s=load.rate_per_s,
+        batch_size=load.batch_size,
+        verdict=decisive.verdict if decisive else "cannot tell",
+        decided_by=decisive.metric if decisive else "",
+        why=decisive.why if decisive else reason,
+        estimates=tuple(estimates),
+    )
+
+
+def _decisive(load: LoadKey, estimates: list[Estimate]) -> Estimate | None:
+    """Throughput says it; where the load is a rate it is given, and latency says it."""
+    if load.rate_per_s is None and load.concurrency is not None:
+        order: tuple[str, ...] = ("inferences_per_s",)
+    else:
+        order = ("p99_us", "mean_us", "p50_us")
+    found = [each for metric in order for each in estimates if each.metric == metric]
+    return next((each for each in found if each.ratio is not None and each.basis), found[0] if found else None)
+
+
+def _unusable(side: str, point: Point) -> str:
+    """Why the figures of a point cannot be compared; empty when they can."""
+    if point.error is not None:
+        return f"{side} was not measured: {point.error['what']}"
+    if point.wrong:
+        return f"{side} gave {point.wrong} wrong answers of {point.checked}"
+    return next((f"{side}: {doubt.message}" for doubt in point.doubts if doubt.code in SERIOUS), "")
+
+
+def _figure(point: Point, metric: str) -> float | None:
+    if metric == "inferences_per_s":
+        return point.inferences_per_s
+    value: float | None = getattr(point.latency, metric) if point.latency is not None else None
+    return value
+
+
+def _over_runs(side: Side, model: str, load: LoadKey, metric: str) -> list[float]:
+    points = [each[load] for each in points_of(side, model) if load in each and not _unusable("", each[load])]
+    return [value for point in points if (value := _figure(point, metric)) is not None]
+
+
+def _within(one: Point, other: Point, metric: str, same_run: bool) -> tuple[str, Interval | None]:
+    """The ratio of two single points, and what its interval rests on."""
+    if metric != "mean_us" and len(one.rounds) > 1 and len(other.rounds) > 1:
+        a = {each.number: float(getattr(each, metric)) for each in one.rounds}
+        b = {each.number: float(getattr(each, metric)) for each in other.rounds}
+        both = sorted({*a} & {*b})
+        if same_run and len(both) > 1:
+            return "paired rounds", ratio_of_medians([b[n] for n in both], [a[n] for n in both])
+        return "rounds", _ratio([*b.values()], [*a.values()])
+    if metric in ("inferences_per_s", "mean_us"):
+        values = [
+            [value for window in point.windows if (value := getattr(window, metric)) is not None]
+            for point in (other, one)
+        ]
+        return "windows", _ratio(*values)
+    return "", None
+
+
+def _ratio(second: list[float], first: list[float]) -> Interval | None:
+    if min(len(first), len(second)) < 2 or min([*first, *second]) <= 0:
+        return None
+    return ratio_of_independent_medians(second, first)
+
+
+def _estimate(
+    metric: str,
+    first: float | None,
+    second: float | None,
+    basis: str,
+    interval: Interval | None,
+    allowance: float,
+    reason: str,
+) -> Estimate:
+    figures = {"metric": metric, "first": first, "second": second}
+    if interval is None or not math.isfinite(interval.high):
+        ratio = second / first if first and second is not None else None
+        needs = "several rounds, or several runs of a revision" if metric in ("p50_us", "p99_us") else "several windows"
+        why = reason or f"measured once: an interval takes {needs}"
+        return Estimate(**figures, ratio=ratio, verdict="cannot tell", why=why)
+    low, high = interval.low / allowance, interval.high * allowance
+    verdict, why = _verdict(low, high, higher_is_better=metric == "inferences_per_s")
+    return Estimate(**figures, ratio=interval.value, low=low, high=high, basis=basis, verdict=verdict, why=why)
+
+
+def _verdict(low: float, high: float, *, higher_is_better: bool) -> tuple[Verdict, str]:
+    """What an interval of the ratio means; with a reason where it decides nothing."""
+    if low > 1 or high < 1:
+        return ("faster" if (low > 1) == higher_is_better else "slower"), ""
+    reach = max(high, 1 / low) if low > 0 else math.inf
+    if reach > TOO_WIDE:
+        return "cannot tell", f"too noisy: anything from {low:.2f} to {high:.2f} times may be"
+    return "no difference found", f"one above {(reach - 1) * 100:.0f}% would have been seen"

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
-from pydantic import Field
-
+from perf.comparison import Comparison, Estimate, Pair, Verdict
 from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
 from perf.references import Side, unlike_loads
-from perf.result import Point, _Data
+from perf.result import Point
 from serving.errors import UsageError
 
 ALLOWANCE_PERCENT = 5.0
@@ -31,83 +29,11 @@ ENOUGH_RUNS = 3
 SERIOUS = ("failed_requests", "other_traffic", "cache_hits")
 """Doubts with which the figures of a point are not those of the model."""
 
-Verdict = Literal["faster", "slower", "no difference found", "cannot tell"]
 METRICS = ("inferences_per_s", "p50_us", "p99_us", "mean_us")
 
 
 class UnlikeError(UsageError):
     """What was measured on unlike machines, or in unlike ways, is not compared."""
-
-
-class Estimate(_Data):
-    """One figure of both sides.
-
-    Attributes:
-        metric: ``inferences_per_s``, or microseconds: ``p50_us``, ``p99_us``, ``mean_us``.
-        ratio: the second by the first, with its 95% interval; None where there is none.
-        basis: what the interval rests on: ``paired rounds``, ``rounds``, ``windows``, ``runs``.
-    """
-
-    metric: str
-    first: float | None
-    second: float | None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    basis: str = ""
-    verdict: Verdict
-    why: str = ""
-
-
-class Pair(_Data):
-    """A model (or two variants) under one load.
-
-    Attributes:
-        verdict: of the second against the first: by throughput, and by latency where the load was a rate.
-        decided_by: that metric.
-    """
-
-    first_model: str
-    second_model: str
-    load: str
-    concurrency: int | None
-    rate_per_s: float | None
-    batch_size: int
-    verdict: Verdict
-    decided_by: str
-    why: str = ""
-    estimates: tuple[Estimate, ...] = ()
-
-    def estimate(self, metric: str) -> Estimate | None:
-        """One figure, None where neither side has it."""
-        return next((each for each in self.estimates if each.metric == metric), None)
-
-    @property
-    def name(self) -> str:
-        """The model, or both."""
-        return (
-            self.first_model if self.first_model == self.second_model else f"{self.first_model} -> {self.second_model}"
-        )
-
-
-class Comparison(_Data):
-    """All of it; also what ``--format json`` gives.
-
-    Attributes:
-        first, second: what was compared, in words.
-        unlike: in what they are not alike, where that was forced.
-        caveats: what the intervals do not know.
-        unmatched: what only one side has.
-    """
-
-    schema_name: Literal["triton-repo/compare"] = Field(default="triton-repo/compare", alias="schema")
-    schema_version: Literal[1] = 1
-    first: str
-    second: str
-    pairs: tuple[Pair, ...]
-    unlike: tuple[str, ...] = ()
-    caveats: tuple[str, ...] = ()
-    unmatched: tuple[str, ...] = ()
 
 
 def compare(first: Side, second: Side, *, force: bool = False, allowance_percent: float | None = None) -> Comparison:
@@ -214,7 +140,7 @@ def _pair(
     by_runs: bool,
     allowance: float,
 ) -> Pair:
-    reason = _unusable("A", one) or _unusable("B", other)
+    reason = _unusable("A", one) or _unusable("B", other) or _both_growing(one, other)
     estimates = []
     for metric in METRICS:
         a, b = _figure(one, metric), _figure(other, metric)
@@ -260,6 +186,13 @@ def _unusable(side: str, point: Point) -> str:
     if point.wrong:
         return f"{side} gave {point.wrong} wrong answers of {point.checked}"
     return next((f"{side}: {doubt.message}" for doubt in point.doubts if doubt.code in SERIOUS), "")
+
+
+def _both_growing(one: Point, other: Point) -> str:
+    """Neither kept up with its load: then the latencies say how long it was measured, and nothing else."""
+    if all(any(doubt.code == "queue_growing" for doubt in point.doubts) for point in (one, other)):
+        return "the queue grew on both sides: neither can bear this load"
+    return ""
 
 
 def _figure(point: Point, metric: str) -> float | None:

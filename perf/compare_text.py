@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perf.columns import escape, markdown_table, text_table
-from perf.compare import Comparison, Estimate, Pair
+from perf.comparison import Comparison, Estimate, Pair
 from perf.report import milliseconds, rate
 
 HEADINGS = (

@@ -32,7 +32,7 @@ from perf.parse import (
 )
 from perf.report import milliseconds, rate, write_report
 from perf.result import BenchResult, Doubt, ModelRun, Point, Tool, Window
-from perf.revision import git_revision
+from perf.revision import revision
 from perf.stability import client_behind, few_requests, machine_doubts, server_doubts, unstable
 from perf.target import Subject, Target, open_target, subjects
 from perf.workload import Workload, workload_from
@@ -118,7 +118,7 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
         facts = dict(target.facts)
         kept = output is not None
         result = BenchResult(
-            revision=git_revision(),
+            revision=revision(Path.cwd()),
             started_at=started_at,
             duration_s=time.monotonic() - started_s,
             workload=workload.model_dump(mode="json"),

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from perf.commits import commit_of
 from perf.history import History
 from perf.history_text import ID_LENGTH, short_revision
 from perf.machines import differences
 from perf.report import RESULT, read_result
 from perf.result import BenchResult
-from perf.revision import commit_of
 from serving.errors import UsageError
 
 SHORTEST = 4

@@ -1,40 +1,30 @@
-"""The git commit that a folder is at."""
+"""Which state of the code a measurement belongs to."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 10.0
 
 
-def git_revision(folder: Path | None = None) -> str | None:
-    """The commit's full name, with ``+`` where tracked files differ from it; None outside of a git checkout."""
-    commit = commit_of("HEAD", folder)
-    if commit is None:
+def revision(folder: Path) -> str | None:
+    """The git commit that ``folder`` is at, with ``+`` where tracked files differ from it; None outside a checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
         return None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit + ("+" if changes else "")
 
 
-def commit_of(name: str, folder: Path | None = None) -> str | None:
-    """The full name of the commit that git means by a branch, a tag, ``HEAD~2``; None if it knows none."""
-    if name.startswith("-"):
-        return None
-    return _git(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") or None
-
-
-def _git(folder: Path | None, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # a measurement must not be in the way of a commit
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL, env=environment
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return answer.stdout.strip() if answer.returncode == 0 else None

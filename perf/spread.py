@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from perf.intervals import median_with_interval
@@ -19,17 +20,22 @@ def rates_of(point: Point) -> list[float]:
 
 def rate_interval(point: Point) -> Range | None:
     """95% interval of the inferences per second; None with fewer than two rounds or windows."""
-    return point.inferences_interval or _interval(rates_of(point))
+    return _finite(point.inferences_interval) or _interval(rates_of(point))
 
 
 def p99_interval(point: Point) -> Range | None:
     """95% interval of the 99th percentile, microseconds; windows have none of their own, so it takes rounds."""
-    return point.p99_interval_us or _interval([each.p99_us for each in point.rounds])
+    return _finite(point.p99_interval_us) or _interval([each.p99_us for each in point.rounds])
 
 
 def p50_interval(point: Point) -> Range | None:
     """95% interval of the median latency, microseconds; it takes rounds as well."""
     return _interval([each.p50_us for each in point.rounds])
+
+
+def _finite(given: Range | None) -> Range | None:
+    """An interval of everything is none."""
+    return given if given is not None and math.isfinite(given[1]) else None
 
 
 def _interval(values: Sequence[float]) -> Range | None:

@@ -11,11 +11,12 @@ import pytest
 
 from perf.cli import app
 from perf.cli_results import keep
+from perf.commits import commit_of
 from perf.history import History, HistoryError
 from perf.history_text import to_markdown, to_text
 from perf.machines import differences, facts_that_count, fingerprint
 from perf.result import Doubt
-from perf.revision import commit_of, git_revision
+from perf.revision import revision
 from serving.errors import UsageError
 from serving.terminal import run
 from tests.perf.results import point, result
@@ -198,17 +199,17 @@ def test_the_revision_of_a_checkout(tmp_path):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
 
-    assert git_revision(tmp_path) is None
+    assert revision(tmp_path) is None
     git("init", "-q", "-b", "main")
-    assert git_revision(tmp_path) is None
+    assert revision(tmp_path) is None
     (tmp_path / "file").write_text("one")
     git("add", "file")
     git("commit", "-q", "-m", "one")
     commit = git("rev-parse", "HEAD").stdout.strip()
     (tmp_path / "untracked").write_text("")
-    assert git_revision(tmp_path) == commit == commit_of("main", tmp_path)
+    assert revision(tmp_path) == commit == commit_of("main", tmp_path)
     (tmp_path / "file").write_text("two")
-    assert git_revision(tmp_path) == commit + "+"
+    assert revision(tmp_path) == commit + "+"
     assert commit_of("--help", tmp_path) is None and commit_of("nothing", tmp_path) is None
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from perf.cli_results import HistoryOption, add_commands, keep, prepared
+from perf.cli_results import GateOption, HistoryOption, add_commands, expected, keep, prepared, say
 from perf.errors import WorkloadError
 from perf.history import DEFAULT_HISTORY
 from perf.measure import measure_workload
@@ -36,6 +36,7 @@ EXAMPLES = (
     "bench-repo --url 127.0.0.1:8000 --model digits --seconds 20 --output results",
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
+    "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
     "bench-repo history digits   # its figures over time",
 )
 
@@ -83,6 +84,7 @@ def bench_repo(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results and raw files, a folder a run.")
     ] = None,
+    gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
     no_history: Annotated[bool, typer.Option("--no-history", help="Do not keep this run in the history.")] = False,
     format: Annotated[Format, typer.Option(help="What to write to stdout.")] = Format.TEXT,
@@ -92,7 +94,7 @@ def bench_repo(
 ) -> int:
     """Measure throughput, latency percentiles, queue, compute and mean batch of each model at each concurrency.
 
-    Exit status: 0 all was measured, 1 something was not, 2 unusable arguments.
+    Exit status: 0 all was measured, 1 something was not, or a gate failed, 2 unusable arguments.
     """
     configure_logging(verbose, quiet=quiet)
     flags = {
@@ -107,6 +109,7 @@ def bench_repo(
         "shapes": _shapes(shape),
     }
     asked = load_workload(workload, flags)
+    wanted = expected(gate, history)
     kept = prepared(None if no_history else history)
     result = measure_workload(asked, output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose)))
     keep(result, kept)
@@ -117,7 +120,10 @@ def bench_repo(
     else:
         writers = {Format.JSON: to_json, Format.CSV: to_csv, Format.MARKDOWN: to_markdown}
         typer.echo(writers[format](result), nl=False)
-    return 0 if result.ok else 1
+    outcome = wanted.judge(result) if wanted is not None else None
+    if outcome is not None:
+        say(outcome, markdown=format is Format.MARKDOWN, aside=format in (Format.JSON, Format.CSV))
+    return 0 if result.ok and (outcome is None or outcome.passed) else 1
 
 
 add_commands(app)

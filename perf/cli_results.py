@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +12,12 @@ import typer
 
 from perf import compare_text, history_text
 from perf.compare import compare
+from perf.gate import GateOutcome, gate_markdown, gate_text, judge
+from perf.gate_file import Gate, GateError, load_gate
 from perf.history import DEFAULT_HISTORY, History, HistoryError
-from perf.references import find_side
+from perf.references import Side, find_side
 from perf.result import BenchResult
+from serving.errors import Problem
 from serving.terminal import QuietOption, VerboseOption, configure_logging, epilog, warn
 
 HISTORY_EXAMPLES = (
@@ -26,6 +30,7 @@ COMPARE_EXAMPLES = (
     "bench-repo compare main HEAD   # two git revisions that were measured here",
     "bench-repo compare results/20261120T090000Z results/20261121T090000Z   # two kept results",
     "bench-repo compare 3f2a:digits_onnx_fp32 3f2a:digits_onnx_int8   # two variants of one run",
+    "bench-repo compare main HEAD --gate gate.yaml   # exit status 1 if it became slower",
     "bench-repo compare old.json new.json --format markdown >> $GITHUB_STEP_SUMMARY",
 )
 
@@ -40,6 +45,10 @@ class TableFormat(str, Enum):
 
 HistoryOption = Annotated[
     Path, typer.Option("--history", metavar="FILE", envvar="BENCH_HISTORY", help="The file in which runs are kept.")
+]
+
+GateOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="YAML with limits; exit status 1 where one does not hold.")
 ]
 
 
@@ -57,6 +66,7 @@ def compare_command(
         float | None,
         typer.Option(metavar="PERCENT", min=0, help="For what differs between two single runs (default: 5)."),
     ] = None,
+    gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
     format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
     quiet: QuietOption = False,
@@ -64,17 +74,23 @@ def compare_command(
 ) -> int:
     """Say whether B is faster or slower than A at each load, how sure that is, or that it cannot be told.
 
-    Exit status: 0 compared, 1 no history here, 2 nothing to compare, or unlike machines.
+    Exit status: 0 compared, 1 a gate failed, or no history here, 2 nothing to compare, or unlike machines.
     """
     configure_logging(verbose, quiet=quiet)
+    rules = load_gate(gate) if gate is not None else None
     kept = History(history)
-    compared = compare(find_side(first, kept), find_side(second, kept), force=force, allowance_percent=allowance)
+    a, b = find_side(first, kept), find_side(second, kept)
+    compared = compare(a, b, force=force, allowance_percent=allowance)
+    outcome = judge(rules, b.result, compared) if rules is not None else None
     if format is TableFormat.JSON:
-        typer.echo(json.dumps(compared.model_dump(mode="json", by_alias=True)))
+        verdict = {"gate": outcome.model_dump(mode="json") | {"passed": outcome.passed}} if outcome is not None else {}
+        typer.echo(json.dumps(compared.model_dump(mode="json", by_alias=True) | verdict))
     else:
-        write = compare_text.to_markdown if format is TableFormat.MARKDOWN else compare_text.to_text
-        typer.echo(write(compared))
-    return 0
+        markdown = format is TableFormat.MARKDOWN
+        typer.echo(compare_text.to_markdown(compared) if markdown else compare_text.to_text(compared))
+        if outcome is not None:
+            say(outcome, markdown=markdown, aside=False)
+    return 0 if outcome is None or outcome.passed else 1
 
 
 def history_command(
@@ -106,6 +122,54 @@ def history_command(
     else:
         typer.echo(history_text.to_text(rows))
     return 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run that is about to be measured must hold.
+
+    Attributes:
+        baseline: found before the run, so that it cannot be the run itself.
+    """
+
+    gate: Gate
+    baseline: Side | None
+
+    def judge(self, result: BenchResult) -> GateOutcome:
+        """Whether it does.
+
+        Raises:
+            UsageError: the baseline is of another machine, or has nothing in common with the run.
+        """
+        comparison = compare(self.baseline, Side("this run", (result,))) if self.baseline is not None else None
+        return judge(self.gate, result, comparison)
+
+
+def expected(path: Path | None, history: Path) -> Expected | None:
+    """The gate of a run that is about to be measured, with its baseline; None for none.
+
+    Raises:
+        GateError, UsageError, HistoryError: it cannot be used; before minutes are spent on measuring.
+    """
+    if path is None:
+        return None
+    gate = load_gate(path)
+    rule = gate.regression
+    if rule is None:
+        return Expected(gate, None)
+    if rule.against is None:
+        what, wanted = "no baseline is named", "against: a result.json, a run's id or a git revision"
+        raise GateError([Problem(what, where=f"{rule.where}, regression", expected=wanted)])
+    return Expected(gate, find_side(rule.against, History(history)))
+
+
+def say(outcome: GateOutcome, *, markdown: bool, aside: bool) -> None:
+    """Write what became of a gate.
+
+    Args:
+        aside: to stderr, where stdout is for a program.
+    """
+    typer.echo("\n" + (gate_markdown(outcome) if markdown else gate_text(outcome)), err=aside)
 
 
 def prepared(path: Path | None) -> History | None:

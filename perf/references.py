@@ -41,6 +41,12 @@ class Side:
         """The newest of its runs."""
         return self.results[0]
 
+    @property
+    def result(self) -> BenchResult:
+        """The newest of its runs, with the models that are meant."""
+        models = tuple(run for run in self.newest.models if self.model in (None, run.model))
+        return self.newest.model_copy(update={"models": models})
+
     def __str__(self) -> str:
         run = self.newest
         which = f"run {run.id[:ID_LENGTH]}" if len(self.results) == 1 else f"{len(self.results)} runs"

@@ -1,0 +1,83 @@
+"""A YAML file as plain data that knows the line of each key and item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.errors import Problem, ProblemsError
+
+KeyPath = tuple[str | int, ...]
+
+
+class YamlSource:
+    """A mapping read from a file.
+
+    Args:
+        path: the file.
+        noun: what it is, for messages: ``a gate``.
+        error: what to raise when it cannot be read at all.
+
+    Attributes:
+        data: its content, keys as text.
+        problems: keys that are there twice.
+
+    Raises:
+        ProblemsError: (that is ``error``) unreadable, not YAML, not a mapping.
+    """
+
+    def __init__(self, path: Path, noun: str, error: type[ProblemsError]) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[Problem] = []
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+            raise error([Problem(f"{noun} cannot be read", where=str(path), got=reason)]) from exc
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark else ""
+            got = str(getattr(exc, "problem", None) or exc)
+            raise error([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+            raise error([Problem(f"not {noun}", where=str(path), expected="a mapping (key: value)", got=got)])
+        self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
+
+    def where(self, path: KeyPath) -> str:
+        """``file:line, key`` of the nearest key that has a line."""
+        probe = path
+        while probe and probe not in self.lines:
+            probe = probe[:-1]
+        line = f":{self.lines[probe]}" if probe in self.lines else ""
+        return f"{self.path}{line}" + (f", {spelled(path)}" if path else "")
+
+    def _plain(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                below = (*path, str(key_node.value))
+                line = key_node.start_mark.line + 1
+                if below in self.lines:
+                    got = f"first on line {self.lines[below]}, again on line {line}"
+                    what = f"key {spelled(below)} is here twice"
+                    self.problems.append(Problem(what, where=f"{self.path}:{line}", got=got, fix="keep one"))
+                    continue
+                self.lines[below] = line
+                result[str(key_node.value)] = self._plain(value_node, below)
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+        return yaml.constructor.SafeConstructor().construct_object(node)
+
+
+def spelled(path: KeyPath) -> str:
+    """``checks[0].p99``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -142,7 +142,9 @@ class _Reader:
         return Check(
             where,
             str(model),
-            *(self._numbers(data, path, key) for key in ("concurrency", "rate", "batch_size")),
+            self._numbers(data, path, "concurrency"),
+            self._numbers(data, path, "rate"),
+            self._numbers(data, path, "batch_size"),
             latencies_us=limits,
             throughput=throughput,
         )

@@ -15,19 +15,16 @@ from __future__ import annotations
 import difflib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from perf.loads import LoadKey
+from perf.history_rows import Row, columns, row_of
 from perf.machines import facts_that_count, fingerprint
-from perf.result import BenchResult, Point
-from perf.spread import p99_interval, rate_interval
+from perf.result import BenchResult
 from serving.errors import TritonRepoError, UsageError
 
 DEFAULT_HISTORY = Path(".build/bench/history.sqlite")
@@ -56,33 +53,6 @@ CREATE TRIGGER points_are_not_removed BEFORE DELETE ON points BEGIN SELECT RAISE
 
 class HistoryError(TritonRepoError):
     """The file of the history cannot be read or written."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One point of the history; the columns of ``points``, and of its run.
-
-    Attributes:
-        machine: fingerprint of the facts that count; ``facts``: these.
-        interval, p99_interval_us: 95%, None where there is none.
-    """
-
-    run: str
-    started_at: datetime
-    revision: str | None
-    machine: str
-    facts: Mapping[str, str]
-    model: str
-    version: str
-    load: LoadKey
-    inferences_per_s: float | None
-    interval: tuple[float, float] | None
-    p50_us: float | None
-    p99_us: float | None
-    p99_interval_us: tuple[float, float] | None
-    requests: int | None
-    doubts: tuple[str, ...]
-    error: str | None
 
 
 class History:
@@ -128,7 +98,7 @@ class History:
             result.schema_version,
             json.dumps(result.model_dump(mode="json", by_alias=True)),
         )
-        rows = [(result.id, *_columns(point)) for point in result.points]
+        rows = [(result.id, *columns(point)) for point in result.points]
         rows += [
             (result.id, model.model, model.version, *[None] * 3, 1, *[None] * 8, "", str(model.error["what"]))
             for model in result.models
@@ -160,7 +130,7 @@ class History:
         if not found:
             raise self._unknown_model(model)
         kept = list(dict.fromkeys(row["run"] for row in found))[-runs if runs else 0 :]
-        return [_row(row) for row in found if row["run"] in kept]
+        return [row_of(row) for row in found if row["run"] in kept]
 
     def models(self) -> dict[str, int]:
         """In how many runs each model was measured, by name."""
@@ -265,47 +235,3 @@ class History:
             expected=", ".join(known) or "a run; there is none",
             fix=f"did you mean {close[0]}?" if close else "bench-repo --model " + model,
         )
-
-
-def _columns(point: Point) -> tuple[Any, ...]:
-    latency = point.latency
-    return (
-        point.model,
-        point.version,
-        point.concurrency,
-        point.rate_per_s,
-        point.distribution,
-        point.batch_size,
-        point.inferences_per_s,
-        *(rate_interval(point) or (None, None)),
-        latency.p50_us if latency else None,
-        latency.p99_us if latency else None,
-        *(p99_interval(point) or (None, None)),
-        latency.requests if latency else None,
-        " ".join(doubt.code for doubt in point.doubts),
-        str(point.error["what"]) if point.error is not None else None,
-    )
-
-
-def _row(row: sqlite3.Row) -> Row:
-    def pair(low: str, high: str) -> tuple[float, float] | None:
-        return (row[low], row[high]) if row[low] is not None and row[high] is not None else None
-
-    return Row(
-        run=row["run"],
-        started_at=datetime.fromisoformat(row["started_at"]),
-        revision=row["revision"],
-        machine=row["machine"],
-        facts=json.loads(row["facts"]),
-        model=row["model"],
-        version=row["version"],
-        load=LoadKey(row["concurrency"], row["rate_per_s"], row["distribution"], row["batch_size"]),
-        inferences_per_s=row["inferences_per_s"],
-        interval=pair("inferences_low", "inferences_high"),
-        p50_us=row["p50_us"],
-        p99_us=row["p99_us"],
-        p99_interval_us=pair("p99_low_us", "p99_high_us"),
-        requests=row["requests"],
-        doubts=tuple(row["doubts"].split()),
-        error=row["error"],
-    )

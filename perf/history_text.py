@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perf.columns import markdown_table, text_table
-from perf.history import Row
+from perf.history_rows import Row
 from perf.report import milliseconds, rate
 
 _HEADINGS = (

@@ -15,6 +15,7 @@ from perf.cli_results import GateOption, HistoryOption, add_commands, expected, 
 from perf.errors import WorkloadError
 from perf.history import DEFAULT_HISTORY
 from perf.measure import measure_workload
+from perf.model_analyzer import to_model_analyzer_csv
 from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.workload import load_workload
 from serving.default_command import DefaultCommandGroup
@@ -48,6 +49,7 @@ class Format(str, Enum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
+    MODEL_ANALYZER = "model-analyzer"
 
 
 app = create_app(
@@ -119,10 +121,11 @@ def bench_repo(
         typer.echo(to_text(result, colours=colours, width=size.columns), nl=False)
     else:
         writers = {Format.JSON: to_json, Format.CSV: to_csv, Format.MARKDOWN: to_markdown}
+        writers[Format.MODEL_ANALYZER] = to_model_analyzer_csv
         typer.echo(writers[format](result), nl=False)
     outcome = wanted.judge(result) if wanted is not None else None
     if outcome is not None:
-        say(outcome, markdown=format is Format.MARKDOWN, aside=format in (Format.JSON, Format.CSV))
+        say(outcome, markdown=format is Format.MARKDOWN, aside=format not in (Format.TEXT, Format.MARKDOWN))
     return 0 if result.ok and (outcome is None or outcome.passed) else 1
 
 

@@ -1,4 +1,4 @@
-"""A result for people and for programs: terminal table, JSON, CSV, Markdown. Milliseconds appear only here."""
+"""A result for people and for programs: terminal table, JSON, CSV, Markdown."""
 
 from __future__ import annotations
 
@@ -9,35 +9,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perf.result import BenchResult, Point, ServerSide
-from perf.stability import MEANINGS, MINIMUM_BEYOND
+from perf.columns import markdown_table
+from perf.loads import load_of
+from perf.model_analyzer import FILE, to_model_analyzer_csv
+from perf.result import BenchResult, Point
+from perf.spread import p99_interval, rate_interval
+from perf.stability import MEANINGS
+from perf.table import Columns, milliseconds, rate, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-RESULT, CSV_FILE, MARKDOWN_FILE = "result.json", "result.csv", "result.md"
+__all__ = [
+    "milliseconds",
+    "rate",
+    "read_result",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "to_table",
+    "to_text",
+    "write_report",
+]
 
-_HEADINGS = (
-    "model",
-    "concurrency",
-    "inferences/s",
-    "p50 ms",
-    "p90 ms",
-    "p95 ms",
-    "p99 ms",
-    "queue ms",
-    "compute ms",
-    "mean batch",
-    "requests",
-    "doubts",
-)
+RESULT, CSV_FILE, MARKDOWN_FILE = "result.json", "result.csv", "result.md"
 
 _CSV_COLUMNS = (
     "model",
     "version",
     "concurrency",
+    "rate_per_s",
+    "distribution",
     "batch_size",
     "inferences_per_s",
+    "inferences_low",
+    "inferences_high",
     "requests",
     "failures",
     "mean_us",
@@ -45,12 +51,23 @@ _CSV_COLUMNS = (
     "p90_us",
     "p95_us",
     "p99_us",
+    "p99_low_us",
+    "p99_high_us",
+    "p99_9_us",
     "queue_us",
     "compute_input_us",
     "compute_infer_us",
     "compute_output_us",
     "mean_batch",
     "duration_s",
+    "rounds",
+    "checked",
+    "wrong",
+    "cpu_percent",
+    "memory_bytes",
+    "gpu_percent",
+    "gpu_memory_bytes",
+    "gpu_power_w",
     "doubts",
     "error",
 )
@@ -86,8 +103,8 @@ def to_csv(result: BenchResult) -> str:
 def to_markdown(result: BenchResult) -> str:
     """The table with what is needed to judge it, as Markdown."""
     lines = ["# Benchmark", "", *(f"- {line}" for line in _facts(result)), ""]
-    lines += ["| " + " | ".join(_HEADINGS) + " |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
-    lines += ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in _rows(result)]
+    columns = Columns(result)
+    lines += markdown_table(columns.headings, list(columns.rows()), {"model", "doubts"})
     if footnotes := _footnotes(result):
         lines += ["", "Doubts:", "", *(f"- {line}" for line in footnotes)]
     if failures := list(_failures(result)):
@@ -102,9 +119,10 @@ def to_table(result: BenchResult) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in _HEADINGS:
+    columns = Columns(result)
+    for heading in columns.headings:
         table.add_column(heading, justify="left" if heading in ("model", "doubts") else "right", no_wrap=True)
-    for row in _rows(result):
+    for row in columns.rows():
         step = row[0].startswith("  ")
         table.add_row(*(Text(cell, style="dim" if step or cell.endswith("?") else "") for cell in row))
     parts: list[RenderableType] = [table, Text()]
@@ -131,67 +149,18 @@ def to_text(result: BenchResult, *, colours: bool = False, width: int = 0) -> st
 
 
 def write_report(result: BenchResult, folder: Path) -> None:
-    """Write ``result.json``, ``result.csv`` and ``result.md`` into a folder."""
+    """Write ``result.json``, ``result.csv``, ``result.md`` and Model Analyzer's CSV into a folder."""
     (folder / RESULT).write_text(to_json(result))
     (folder / CSV_FILE).write_text(to_csv(result))
     (folder / MARKDOWN_FILE).write_text(to_markdown(result))
+    (folder / FILE).write_text(to_model_analyzer_csv(result))
 
 
 def _footnotes(result: BenchResult) -> list[str]:
     """What concerns the whole run, then the meaning of each doubt in the table, once."""
     codes = dict.fromkeys(doubt.code for point in result.points for doubt in point.doubts)
-    meanings = [f"{_words(code)}: {MEANINGS.get(code, code)}" for code in codes]
+    meanings = [f"{words(code)}: {MEANINGS.get(code, code)}" for code in codes]
     return [doubt.message for doubt in result.doubts] + meanings
-
-
-def _words(code: str) -> str:
-    return code.replace("_", " ")
-
-
-def _rows(result: BenchResult) -> Iterator[tuple[str, ...]]:
-    for point in result.points:
-        name = point.model + (f" (batch {point.batch_size})" if point.batch_size > 1 else "")
-        latency, server = point.latency, point.server
-        if latency is None or point.inferences_per_s is None:
-            yield (name, str(point.concurrency), "failed", *[""] * (len(_HEADINGS) - 3))
-            continue
-        mark = "?" if any(doubt.code == "unstable" for doubt in point.doubts) else ""
-        percentiles = ((50, latency.p50_us), (90, latency.p90_us), (95, latency.p95_us), (99, latency.p99_us))
-        yield (
-            name,
-            str(point.concurrency),
-            f"{rate(point.inferences_per_s)}{mark}",
-            *(milliseconds(value) + _weak(percentile, latency.requests) for percentile, value in percentiles),
-            *_server_cells(server),
-            str(latency.requests),
-            ", ".join(_words(doubt.code) for doubt in point.doubts),
-        )
-        for step in point.steps:
-            yield (f"  {step.model}", *[""] * 6, *_server_cells(step), "", "")
-
-
-def _server_cells(server: ServerSide | None) -> tuple[str, str, str]:
-    if server is None:
-        return ("-", "-", "-")
-    batch = f"{server.mean_batch:.2f}" if server.mean_batch is not None else "-"
-    return (milliseconds(server.queue_us), milliseconds(server.compute_us), batch)
-
-
-def _weak(percentile: int, requests: int) -> str:
-    return "?" if requests * (100 - percentile) / 100 < MINIMUM_BEYOND else ""
-
-
-def rate(value: float) -> str:
-    """A rate per second with three significant digits, whole from 100 on."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def milliseconds(value_us: float | None) -> str:
-    """Microseconds as milliseconds with three significant digits."""
-    if value_us is None:
-        return "-"
-    value_ms = value_us / 1000
-    return f"{value_ms:,.0f}" if value_ms >= 100 else f"{value_ms:.3g}"
 
 
 def _facts(result: BenchResult) -> list[str]:
@@ -218,7 +187,7 @@ def _failures(result: BenchResult) -> Iterator[str]:
             yield f"{run.model}: {_one_line(run.error)}"
         for point in run.points:
             if point.error is not None:
-                yield f"{point.model} at concurrency {point.concurrency}: {_one_line(point.error)}"
+                yield f"{point.model} at {load_of(point)}: {_one_line(point.error)}"
 
 
 def _one_line(error: dict[str, Any]) -> str:
@@ -227,21 +196,16 @@ def _one_line(error: dict[str, Any]) -> str:
 
 
 def _csv_row(point: Point) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        name: getattr(point, name)
-        for name in ("model", "version", "concurrency", "batch_size", "inferences_per_s", "duration_s")
-    }
+    row: dict[str, Any] = {name: getattr(point, name) for name in _CSV_COLUMNS if name in type(point).model_fields}
+    for part in (point.latency, point.server, point.usage):
+        if part is not None:
+            row |= {name: getattr(part, name) for name in _CSV_COLUMNS if name in type(part).model_fields}
     if point.latency is not None:
-        row |= point.latency.model_dump(include={"requests", "mean_us", "p50_us", "p90_us", "p95_us", "p99_us"})
-    if point.server is not None:
-        row |= point.server.model_dump(
-            include={"failures", "queue_us", "compute_input_us", "compute_infer_us", "compute_output_us", "mean_batch"}
-        )
+        row["requests"] = point.latency.requests
+    row["inferences_low"], row["inferences_high"] = rate_interval(point) or (None, None)
+    row["p99_low_us"], row["p99_high_us"] = p99_interval(point) or (None, None)
+    row["model"], row["version"], row["rounds"] = point.model, point.version, len(point.rounds) or None
     row = {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
     row["doubts"] = " ".join(doubt.code for doubt in point.doubts)
     row["error"] = point.error["what"] if point.error is not None else ""
     return row
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import re
 from datetime import datetime, timezone
 
 import pytest
 from pydantic import ValidationError
 
+from perf.model_analyzer import instance_groups, to_model_analyzer_csv
 from perf.report import read_result, to_csv, to_json, to_markdown, to_text, write_report
 from perf.result import BenchResult, Doubt, Latency, ModelRun, Point, ServerSide, Tool
+from tests.perf import results
 
 
 def side(model, **values):
@@ -88,7 +91,7 @@ def test_the_table_converts_to_milliseconds_and_marks_what_is_weak(result):
         f"files: {result.folder}",
     ):
         assert line in text
-    assert "digits at concurrency 16: no server answers; x; y; serve-repo" in text
+    assert "digits at concurrency 16, batch 2: no server answers; x; y; serve-repo" in text
     assert "a|b: the model is not ready; UNAVAILABLE" in text
 
 
@@ -126,3 +129,51 @@ def test_markdown_is_one_table_whose_rows_are_equally_long(result):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 6 and len({row.count("|") for row in rows}) == 1
     assert "- unstable: the windows" in text and "Not measured:" in text
+
+
+def test_rates_rounds_and_checked_answers_have_columns_where_there_are_any():
+    steady = (99.0, 100.0, 101.0, 100.5, 99.5, 100.2)
+    rated = {"concurrency": None, "rate_per_s": 50.0, "distribution": "poisson", "checked": 300, "wrong": 2}
+    made = results.point(rates=steady, latency=results.latency(requests=20_000, p99_9_us=3000.0), **rated)
+    text = to_text(results.result(made, results.point(concurrency=4, rates=(5.0,))))
+    lines = text.splitlines()
+    assert "  load  " in lines[0] and "p99.9 ms" in lines[0] and "wrong" in lines[0]
+    assert re.match(r"digits  rate 50/s poisson +100 ±1\.\d%  ", lines[1]) and "2 of 300" in lines[1]
+    assert "concurrency 4" in lines[2] and "±" not in lines[2]
+    row = next(csv.DictReader(io.StringIO(to_csv(results.result(made)))))
+    assert (row["rate_per_s"], row["distribution"], row["concurrency"], row["rounds"]) == ("50.0", "poisson", "", "6")
+    assert float(row["inferences_low"]) < 99 < 101 < float(row["inferences_high"])
+    assert (row["p99_9_us"], row["checked"], row["wrong"], row["requests"]) == ("3000.0", "300", "2", "20000")
+
+
+def test_model_analyzers_columns():
+    """The header of its own golden file (tests/common/single-model-ckpt of its repository), and its units."""
+    config = {"max_batch_size": 8, "instance_group": [{"kind": "KIND_CPU", "count": 2}]}
+    usage = results.Usage(cpu_percent=80.0, memory_bytes=512_000_000)
+    points = [results.point(concurrency=number, usage=usage, p99_us=12_345.6) for number in (1, 4)]
+    failed = results.point(concurrency=8, inferences_per_s=None, latency=None, error={"what": "w"})
+    made = results.result(*points, failed, config={"digits": config}, about={"digits": {"variant": "onnx-int8"}})
+    head = to_model_analyzer_csv(made).splitlines()[0]
+    golden = "Model,Batch,Concurrency,Model Config Path,Instance Group,Max Batch Size,Satisfies Constraints"
+    assert head.startswith(golden + ",Throughput (infer/sec),") and "p99 Latency (ms)" in head.split(",")
+    rows = list(csv.DictReader(io.StringIO(to_model_analyzer_csv(made))))
+    assert [row["Concurrency"] for row in rows] == ["1", "4"]
+    assert {"Model Config Path": "onnx-int8", "Instance Group": "2:CPU", "Max Batch Size": "8"}.items() <= rows[
+        0
+    ].items()
+    assert (rows[0]["p99 Latency (ms)"], rows[0]["RAM Usage (MB)"]) == ("12.346", "512.0")
+    assert rows[0]["Server Compute Infer time (ms)"] == "0.2" and "GPU Utilization (%)" not in rows[0]
+    rated = results.point(concurrency=None, rate_per_s=50.0, distribution="constant")
+    assert "Model,Batch,Request Rate,Model Config Path" in to_model_analyzer_csv(results.result(rated))
+
+
+@pytest.mark.parametrize(
+    ("groups", "gpu", "text"),
+    [
+        (None, False, "1:CPU"),
+        ([{"count": 2, "kind": "KIND_AUTO"}], True, "2:GPU"),
+        ([{"kind": "KIND_GPU", "count": 1}, {"kind": "KIND_CPU", "count": 3}], True, "1:GPU + 3:CPU"),
+    ],
+)
+def test_instance_groups_as_model_analyzer_spells_them(groups, gpu, text):
+    assert instance_groups({"instance_group": groups} if groups else {}, gpu) == text

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from perf.cli_report import Format, HtmlOption, check_place, show, write_page
 from perf.cli_results import GateOption, HistoryOption, add_commands, expected, keep, prepared, say
 from perf.errors import WorkloadError
 from perf.history import DEFAULT_HISTORY
 from perf.measure import measure_workload
-from perf.model_analyzer import to_model_analyzer_csv
-from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.workload import load_workload
 from serving.default_command import DefaultCommandGroup
 from serving.errors import Problem
@@ -37,19 +33,10 @@ EXAMPLES = (
     "bench-repo --url 127.0.0.1:8000 --model digits --seconds 20 --output results",
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
+    "bench-repo --model digits --html report.html   # a page with curves, the front, where the time goes",
     "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
     "bench-repo history digits   # its figures over time",
 )
-
-
-class Format(str, Enum):
-    """What stdout gets."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    MODEL_ANALYZER = "model-analyzer"
 
 
 app = create_app(
@@ -86,6 +73,7 @@ def bench_repo(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results and raw files, a folder a run.")
     ] = None,
+    html: HtmlOption = None,
     gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
     no_history: Annotated[bool, typer.Option("--no-history", help="Do not keep this run in the history.")] = False,
@@ -111,18 +99,13 @@ def bench_repo(
         "shapes": _shapes(shape),
     }
     asked = load_workload(workload, flags)
+    check_place(html)
     wanted = expected(gate, history)
     kept = prepared(None if no_history else history)
     result = measure_workload(asked, output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose)))
     keep(result, kept)
-    if format is Format.TEXT:
-        size = shutil.get_terminal_size()
-        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        typer.echo(to_text(result, colours=colours, width=size.columns), nl=False)
-    else:
-        writers = {Format.JSON: to_json, Format.CSV: to_csv, Format.MARKDOWN: to_markdown}
-        writers[Format.MODEL_ANALYZER] = to_model_analyzer_csv
-        typer.echo(writers[format](result), nl=False)
+    write_page(result, html)
+    show(result, format)
     outcome = wanted.judge(result) if wanted is not None else None
     if outcome is not None:
         say(outcome, markdown=format is Format.MARKDOWN, aside=format not in (Format.TEXT, Format.MARKDOWN))

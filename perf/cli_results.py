@@ -1,4 +1,4 @@
-"""``bench-repo history`` and ``bench-repo compare``: what was measured before, read and judged."""
+"""``bench-repo history``, ``compare`` and ``report``: what was measured before, read and judged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from perf import compare_text, history_text
+from perf.cli_report import Format, HtmlOption, check_place, show, write_page
 from perf.compare import compare
 from perf.gate import GateOutcome, gate_markdown, gate_text, judge
 from perf.gate_file import Gate, GateError, load_gate
@@ -24,6 +25,11 @@ HISTORY_EXAMPLES = (
     "bench-repo history   # which models were measured, and how often",
     "bench-repo history digits   # its figures over time, with revision and machine",
     "bench-repo history digits --runs 5 --format json",
+)
+
+REPORT_EXAMPLES = (
+    "bench-repo report HEAD   # the newest run of this revision, as it was shown then",
+    "bench-repo report results/20261121T090000Z --html report.html",
 )
 
 COMPARE_EXAMPLES = (
@@ -55,6 +61,7 @@ GateOption = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to ``bench-repo``, after its own."""
     app.command("compare", epilog=epilog(COMPARE_EXAMPLES))(compare_command)
+    app.command("report", epilog=epilog(REPORT_EXAMPLES))(report_command)
     app.command("history", epilog=epilog(HISTORY_EXAMPLES))(history_command)
 
 
@@ -91,6 +98,26 @@ def compare_command(
         if outcome is not None:
             say(outcome, markdown=markdown, aside=False)
     return 0 if outcome is None or outcome.passed else 1
+
+
+def report_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="result.json or its folder, a run's id, a git revision.")],
+    html: HtmlOption = None,
+    history: HistoryOption = DEFAULT_HISTORY,
+    format: Annotated[Format, typer.Option(help="What to write to stdout.")] = Format.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+) -> int:
+    """Show a run that was measured before, in any form; RUN:MODEL shows one model of it.
+
+    Exit status: 0 shown, 1 no history here, 2 no such run.
+    """
+    configure_logging(verbose, quiet=quiet)
+    check_place(html)
+    result = find_side(run, History(history)).result
+    write_page(result, html)
+    show(result, format)
+    return 0
 
 
 def history_command(

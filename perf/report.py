@@ -32,7 +32,7 @@ __all__ = [
     "write_report",
 ]
 
-RESULT, CSV_FILE, MARKDOWN_FILE = "result.json", "result.csv", "result.md"
+RESULT, CSV_FILE, MARKDOWN_FILE, HTML_FILE = "result.json", "result.csv", "result.md", "report.html"
 
 _CSV_COLUMNS = (
     "model",
@@ -149,11 +149,14 @@ def to_text(result: BenchResult, *, colours: bool = False, width: int = 0) -> st
 
 
 def write_report(result: BenchResult, folder: Path) -> None:
-    """Write ``result.json``, ``result.csv``, ``result.md`` and Model Analyzer's CSV into a folder."""
+    """Write ``result.json``, ``result.csv``, ``result.md``, the page and Model Analyzer's CSV into a folder."""
+    from perf.html import to_html
+
     (folder / RESULT).write_text(to_json(result))
     (folder / CSV_FILE).write_text(to_csv(result))
     (folder / MARKDOWN_FILE).write_text(to_markdown(result))
     (folder / FILE).write_text(to_model_analyzer_csv(result))
+    (folder / HTML_FILE).write_text(to_html(result), encoding="utf-8")
 
 
 def _footnotes(result: BenchResult) -> list[str]:

@@ -80,6 +80,9 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
                     drawing.line(x(interval[0]), at[1], x(interval[1]), at[1], f"whisker {kind}")
                 if interval := p99_interval(point):
                     drawing.line(at[0], y(interval[0] / 1000), at[0], y(interval[1] / 1000), f"whisker {kind}")
+                level = point.rate_per_s or point.concurrency
+                if level is not None:
+                    drawing.text(at[0] + 8, at[1] + 14, SPELL[0](level), "start")
                 speed = f"{rate(point.inferences_per_s or 0)}/s, p99 {milliseconds(_p99(point))} ms"
                 drawing.marker(*at, series[model], hint=f"{model}, {load_of(point)}: {speed}")
 
@@ -95,7 +98,10 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
     table = Table(
         "Throughput and latency", ("model", "load", "inferences/s [95%]", "p99 ms [95%]"), rows, frozenset({2, 3})
     )
-    about = "Further right is more, further down is sooner; lines through the marks are 95% intervals."
+    about = (
+        "Further right is more, further down is sooner; lines through the marks are 95% intervals. Beside each mark: "
+        "requests under way at once, or a second where the load was a rate."
+    )
     legend = {model: series[model] for model in curves}
     return figure("curve", "Throughput against latency", about, draw, legend, table)
 

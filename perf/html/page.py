@@ -19,7 +19,7 @@ from perf.spread import p99_interval, rate_interval
 from perf.stability import MEANINGS
 from perf.table import milliseconds, rate, words
 
-_COUNTED = ("cpu", "cores_usable", "memory_bytes", "architecture", "libc", "gpus")
+_COUNTED = ("cpu", "cores", "cores_usable", "cpu_limit", "memory_bytes", "architecture", "libc", "gpus")
 TEMPLATE = "bench_report.html.j2"
 
 
@@ -184,6 +184,8 @@ def _machine(result: BenchResult) -> Iterator[tuple[str, str]]:
     """The facts that must agree to compare, then the others."""
     counted = facts_that_count(result)
     yield from counted.items()
+    if result.machine.get("cores") != result.machine.get("cores_usable"):
+        yield "cores in all", str(result.machine.get("cores"))
     for key, value in result.machine.items():
         if key not in ("cpu", "cores_usable", "memory_bytes", "architecture", "libc", "gpus") and value not in (
             None,

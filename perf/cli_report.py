@@ -1,0 +1,75 @@
+"""How ``bench-repo`` shows a result, one that it just measured or one from before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perf.model_analyzer import to_model_analyzer_csv
+from perf.report import to_csv, to_json, to_markdown, to_text
+from perf.result import BenchResult
+from serving.errors import UsageError
+
+
+class Format(str, Enum):
+    """What stdout gets."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    MODEL_ANALYZER = "model-analyzer"
+
+
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write the result as one page that needs nothing else.")
+]
+
+
+def show(result: BenchResult, format: Format) -> None:
+    """Write a result to stdout."""
+    if format is Format.TEXT:
+        size = shutil.get_terminal_size()
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        typer.echo(to_text(result, colours=colours, width=size.columns), nl=False)
+        return
+    writers = {Format.JSON: to_json, Format.CSV: to_csv, Format.MARKDOWN: to_markdown}
+    writers[Format.MODEL_ANALYZER] = to_model_analyzer_csv
+    typer.echo(writers[format](result), nl=False)
+
+
+def check_place(path: Path | None) -> None:
+    """See that a page can be written there, before minutes are spent on measuring.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        got = "a folder" if path.is_dir() else "not writable" if path.parent.is_dir() else f"no folder {path.parent}"
+        raise UsageError(
+            "the page cannot be written", where=f"--html {path}", expected="a file, such as a.html", got=got
+        )
+
+
+def write_page(result: BenchResult, path: Path | None) -> None:
+    """Write the page.
+
+    Raises:
+        UsageError: it cannot be written after all.
+    """
+    if path is None:
+        return
+    from perf.html import to_html
+
+    try:
+        path.write_text(to_html(result), encoding="utf-8")
+    except OSError as exc:
+        raise UsageError("the page cannot be written", where=f"--html {path}", got=exc.strerror or str(exc)) from exc

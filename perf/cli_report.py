@@ -53,7 +53,8 @@ def check_place(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        got = "a folder" if path.is_dir() else "not writable" if path.parent.is_dir() else f"no folder {path.parent}"
+        parent = path.parent
+        got = "a folder" if path.is_dir() else "not writable" if parent.is_dir() else f"no folder {parent}"
         raise UsageError(
             "the page cannot be written", where=f"--html {path}", expected="a file, such as a.html", got=got
         )
@@ -67,7 +68,7 @@ def write_page(result: BenchResult, path: Path | None) -> None:
     """
     if path is None:
         return
-    from perf.html import to_html
+    from perf.html.page import to_html
 
     try:
         path.write_text(to_html(result), encoding="utf-8")

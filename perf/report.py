@@ -150,7 +150,7 @@ def to_text(result: BenchResult, *, colours: bool = False, width: int = 0) -> st
 
 def write_report(result: BenchResult, folder: Path) -> None:
     """Write ``result.json``, ``result.csv``, ``result.md``, the page and Model Analyzer's CSV into a folder."""
-    from perf.html import to_html
+    from perf.html.page import to_html
 
     (folder / RESULT).write_text(to_json(result))
     (folder / CSV_FILE).write_text(to_csv(result))

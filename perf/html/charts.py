@@ -110,9 +110,11 @@ def _p99(point: Point) -> float:
     return point.latency.p99_us if point.latency is not None else 0.0
 
 
-def shared_load(result: BenchResult, *, heaviest: bool) -> LoadKey | None:
-    """The load that most models have figures for: the lightest of these, or the heaviest."""
-    counts = Counter(load_of(point) for run in result.models for point in measured(run))
+def shared_load(
+    result: BenchResult, *, heaviest: bool, usable: Callable[[Point], bool] = lambda point: True
+) -> LoadKey | None:
+    """The load that most models have (usable) figures for: the lightest of these, or the heaviest."""
+    counts = Counter(load_of(point) for run in result.models for point in measured(run) if usable(point))
     if not counts:
         return None
     most = max(counts.values())
@@ -196,7 +198,7 @@ def _float(value: object) -> float | None:
 
 def latency_histogram(result: BenchResult) -> Figure | None:
     """Share of the requests by how long they took, at the heaviest load that the models share."""
-    load = shared_load(result, heaviest=True)
+    load = shared_load(result, heaviest=True, usable=lambda point: bool(point.latency and point.latency.histogram))
     series = series_of(result)
     shown = [
         (run.model, point.latency)

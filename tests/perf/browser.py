@@ -45,7 +45,7 @@ class Browser:
         self.path, self.events, self.number, self.session = path, [], 0, None
 
     def __enter__(self):
-        self.profile = tempfile.TemporaryDirectory(prefix="chromium-")
+        self.profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         to_read, self.outgoing = os.pipe()
         self.incoming, to_write = os.pipe()
         flags = ["--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars", "--no-first-run"]

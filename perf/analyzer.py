@@ -20,6 +20,7 @@ from typing import Literal
 from perf.binary import Binary
 from perf.errors import AnalyzerError
 from perf.failures import explain
+from perf.schedule import Schedule
 
 WINDOWS = 3
 """How many windows perf_analyzer compares; its figures are over these three together."""
@@ -27,6 +28,7 @@ WINDOWS = 3
 WINDOW_STRETCH = 1.2
 """perf_analyzer measures this much longer than the interval it is given."""
 
+INTERVALS = "intervals.txt"
 CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
@@ -41,6 +43,8 @@ class Load:
 
     Attributes:
         address: ``host:port`` of the protocol that is used.
+        concurrency: requests under way at once; None where a schedule says when each leaves.
+        schedule: when each request is due; written beside the raw files as :data:`INTERVALS`.
         window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
         windows: :data:`WINDOWS` for a measurement; fewer for a warm-up, after which perf_analyzer finds its result
             unstable and leaves no files.
@@ -50,17 +54,30 @@ class Load:
     model: str
     address: str
     protocol: Literal["http", "grpc"]
-    concurrency: int
+    concurrency: int | None
     batch_size: int
     shared_memory: Literal["none", "system"]
     window_s: float
     windows: int = WINDOWS
     export: bool = True
+    schedule: Schedule | None = None
 
     @property
     def is_warm_up(self) -> bool:
         """True when no result is expected."""
-        return self.windows < WINDOWS
+        return self.schedule is None and self.windows < WINDOWS
+
+    @property
+    def passes(self) -> int:
+        """How many windows it prints: all requests of a schedule are one."""
+        return 1 if self.schedule is not None else self.windows
+
+    @property
+    def spelled(self) -> str:
+        """The load in words."""
+        if self.schedule is not None:
+            return f"{self.schedule.rate_per_s:g} requests/s ({self.schedule.distribution})"
+        return f"concurrency {self.concurrency}"
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,17 @@ class Output:
 def command_for(binary: Binary, load: Load) -> list[str]:
     """The arguments; files are named relative to the folder it runs in, beside which :data:`INPUTS` must lie."""
     command = [str(binary.path), "-m", load.model, "-u", load.address, "-i", load.protocol, "--service-kind", "triton"]
-    command += ["-b", str(load.batch_size), "--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
-    command += ["--measurement-mode", "time_windows"]
-    command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
-    command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT), "--max-trials", str(load.windows)]
+    command += ["-b", str(load.batch_size)]
+    if load.schedule is not None:
+        # Asynchronous: otherwise each of its threads waits for an answer before it sends again, and is late.
+        command += ["--request-intervals", INTERVALS, "--request-count", str(len(load.schedule.due_us))]
+        command += ["--async", "--max-threads", str(load.schedule.threads)]
+    else:
+        command += ["--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
+        command += ["--measurement-mode", "time_windows"]
+        command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
+        command += ["--max-trials", str(load.windows)]
+    command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT)]
     command += ["--shared-memory", load.shared_memory, "--input-data", INPUTS, "-v"]
     if not load.is_warm_up:
         command += ["-f", CSV]
@@ -116,7 +140,7 @@ def analyze(
                 start_new_session=True,  # a group of its own: ended as a whole, and not by the terminal's Ctrl-C
             )
             try:
-                _wait(process, folder / STDOUT, load.windows, started_s + timeout_s, at_end)
+                _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_end)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:

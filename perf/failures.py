@@ -27,7 +27,7 @@ def explain(
         returncode: its exit status, negative when a signal ended it.
         timeout_s: how long it was given, when it did not end by itself.
     """
-    where = f"model {load.model} at concurrency {load.concurrency}, {load.protocol}://{load.address}"
+    where = f"model {load.model} at {load.spelled}, {load.protocol}://{load.address}"
     stderr, _, help_text = stderr.partition("\nUsage: ")  # all of its help follows arguments it does not take
     said = _reason(stderr)
     if timeout_s is not None:
@@ -35,7 +35,9 @@ def explain(
             f"perf_analyzer did not end within {timeout_s:.0f} s and was stopped",
             where=where,
             got=said or "it waits for an answer that does not come",
-            fix="look at the server's log: a request hangs; a slow model needs a larger --seconds",
+            fix="look at the server's log: a request hangs; a slow model needs a larger --seconds"
+            if load.schedule is None
+            else "a lower --rate: the server is so far behind that its queue would take this long to empty",
         )
     if help_text:
         return AnalyzerError(
@@ -109,12 +111,13 @@ def _shared_memory(load: Load, where: str, said: str, match: re.Match[str]) -> T
 
 
 def _too_slow(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
+    less = "concurrency" if load.schedule is None else "rate"
     return AnalyzerError(
         "no request was answered within a window",
         where=where,
         expected=f"at least one answer in {load.window_s:.1f} s",
         got=said,
-        fix=f"--seconds {max(30, round(load.window_s * 30))}, or a lower --concurrency",
+        fix=f"--seconds {max(30, round(load.window_s * 30))}, or a lower --{less}",
     )
 
 

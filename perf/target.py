@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perf.about import about_model
 from perf.errors import AnalyzerError, WorkloadError
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
@@ -44,13 +45,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that can be measured, with the requests it will get; or the reason why it cannot be."""
+    """A model that can be measured, with the requests it will get; or the reason why it cannot be.
+
+    Attributes:
+        config: as the server gave it.
+        about: what its manifest says of what was built.
+    """
 
     name: str
     spec: ModelSpec | None = None
     data: RequestData | None = None
     error: TritonRepoError | None = None
     problems: tuple[Problem, ...] = field(default=())
+    config: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -155,17 +163,18 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     config = target.client.config(name)
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
+    known = Subject(name, spec, config=config, about=about_model(workload.repository, name, spec.version))
     if error := unsupported(spec, config):
-        return Subject(name, spec, error=error)
+        return replace(known, error=error)
     if workload.batch_size > max(1, spec.max_batch_size):
-        return Subject(name, spec, problems=(_too_large_batch(spec, workload.batch_size),))
+        return replace(known, problems=(_too_large_batch(spec, workload.batch_size),))
     try:
         data = request_data(
             spec, repository=workload.repository, shapes=workload.shapes, batch_size=workload.batch_size
         )
     except WorkloadError as error:
-        return Subject(name, spec, problems=error.problems)
-    return Subject(name, spec, data)
+        return replace(known, problems=error.problems)
+    return replace(known, data=data)
 
 
 def unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:

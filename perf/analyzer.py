@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from perf.binary import Binary
 from perf.errors import AnalyzerError
@@ -130,15 +130,7 @@ def analyze(
     timed_out = False
     try:
         with (folder / STDOUT).open("wb") as stdout, (folder / STDERR).open("wb") as stderr:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=binary.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,  # a group of its own: ended as a whole, and not by the terminal's Ctrl-C
-            )
+            process = _start(command, folder, binary.environment(), stdout, stderr)
             try:
                 _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_end)
             except subprocess.TimeoutExpired:
@@ -160,6 +152,29 @@ def analyze(
     if timed_out or not complete or (process.returncode != 0 and not load.is_warm_up):
         raise explain(load, output.stdout, output.stderr, process.returncode, timeout_s if timed_out else None)
     return output
+
+
+def _start(
+    command: list[str], folder: Path, environment: dict[str, str], stdout: BinaryIO, stderr: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Start it in a group of its own: ended as a whole, and not by the terminal's Ctrl-C."""
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    except KeyboardInterrupt:
+        # It came after the fork and before we knew the process: it would run on, and keep the server from stopping.
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if place.readlink() == folder.resolve() and int(place.parent.name) != os.getpid():
+                    os.kill(int(place.parent.name), signal.SIGKILL)
+        raise
 
 
 def _wait(

@@ -109,7 +109,9 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
     levels = levels_of(workload)
     binary = find_binary(reporter=reporter)
     with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
-        campaign = Campaign(Run(workload, binary, target, folder, reporter), subjects(target, workload), levels)
+        campaign = Campaign(
+            Run(workload, binary, target, folder, reporter, check=True), subjects(target, workload), levels
+        )
         try:
             campaign.measure()
         except KeyboardInterrupt:

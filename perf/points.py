@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf.analyzer import CSV, EXPORT, WINDOWS, Load, Output
+from perf.answers import Checked, References, check_export, wrong_answers
 from perf.figures import latency_of, on_schedule, windows_of
 from perf.parse import latency_from_csv, passes_of, read_csv, read_profile, server_side, strip_tensors
 from perf.result import Doubt, Point, Window
@@ -33,15 +34,20 @@ class Measured:
     Attributes:
         latency_us: of each request, [requests] in the order they were sent; None where they were not exported.
         late_us: how long after it was due each request left; None where nothing was due.
+        doubts: about the answers.
     """
 
     point: Point
     latency_us: NDArray[np.float64] | None = None
     late_us: NDArray[np.float64] | None = None
+    doubts: tuple[Doubt, ...] = ()
 
 
-def measured(point: Point, load: Load, output: Output) -> Measured:
+def measured(point: Point, load: Load, output: Output, right: References | None = None) -> Measured:
     """The client's figures, from every request where they were exported, else perf_analyzer's own.
+
+    Args:
+        right: the answers to look for in the export.
 
     Raises:
         RawFileError: a file is not what it should be.
@@ -50,6 +56,9 @@ def measured(point: Point, load: Load, output: Output) -> Measured:
     if not load.export:
         return Measured(point.model_copy(update=update | _own_figures(load, output)))
     export = output.folder / EXPORT
+    checked = check_export(export, right, load.batch_size) if right is not None else Checked(0, 0)
+    if right is not None and checked.checked:
+        update |= {"checked": checked.checked, "wrong": checked.wrong}
     strip_tensors(export, output.folder / PROFILE)
     export.unlink()
     profile = read_profile(output.folder / PROFILE)
@@ -65,7 +74,10 @@ def measured(point: Point, load: Load, output: Output) -> Measured:
     order = np.argsort(kept.start_ns, kind="stable")
     late_us = kept.late_us
     return Measured(
-        point.model_copy(update=update), kept.latency_us[order], late_us[order] if late_us is not None else None
+        point.model_copy(update=update),
+        kept.latency_us[order],
+        late_us[order] if late_us is not None else None,
+        tuple(wrong_answers(checked, right)) if right is not None else (),
     )
 
 
@@ -94,6 +106,7 @@ def doubts_of(done: Measured, output: Output, limit_percent: float) -> Iterator[
     """What a single run says against itself."""
     point = done.point
     assert point.latency is not None
+    yield from done.doubts
     yield from unstable(point.windows, limit_percent, offered=point.concurrency is None)
     yield from few_requests(point.latency)
     if point.server is not None:

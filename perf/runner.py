@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
+from perf.answers import References, references
 from perf.binary import Binary
 from perf.errors import AnalyzerError
 from perf.failures import NO_REQUESTS
@@ -44,6 +45,8 @@ class Run:
 
     Attributes:
         folder: where each point's files go, below ``raw``.
+        check: whether answers under load are compared with those without.
+        right: by model, the answers without load.
         sample_bytes: by model, bytes of text that the tensors of one sample would take in an export.
     """
 
@@ -52,7 +55,9 @@ class Run:
     target: Target
     folder: Path
     reporter: Reporter
+    check: bool = False
     sample_bytes: dict[str, float] = field(default_factory=dict)
+    right: dict[str, References | None] = field(default_factory=dict)
 
     def warm_up(self, subject: Subject) -> Load:
         """Run the largest load for a moment, until one window holds an answer; what it shows sets the windows.
@@ -83,6 +88,8 @@ class Run:
             step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
+        if self.check:
+            self.right[subject.name] = references(self.target.client, subject.spec, subject.data)
         self.sample_bytes[subject.name] = export_bytes(subject.spec, subject.data)
         load = replace(load, window_s=window_s, windows=WINDOWS)
         return replace(load, export=self._exports(load, seen.inferences_per_s * window_s * WINDOWS))
@@ -134,7 +141,7 @@ class Run:
             try:
                 before = self.target.statistics(watched)
                 output = self._analyze(load, place, lambda: after.update(self.target.statistics(watched)))
-                done = measured(point, load, output)
+                done = measured(point, load, output, self.right.get(subject.name))
             except TritonRepoError as error:
                 step.done("failed", error.what)
                 return Measured(point.model_copy(update={"error": error.as_dict()}))

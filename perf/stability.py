@@ -16,6 +16,7 @@ MEANINGS = {
     "failed_requests": "some requests were answered with an error",
     "client_behind": "perf_analyzer could not keep up with the load it was to make",
     "cut_short": "the server or the model failed in a later round",
+    "wrong_answers": "answers were not the right ones: the figures are of a server that does something else",
     "queue_growing": "the server answers slower than requests come: the latencies only say how long it was measured",
     "slow_start": "the first requests took much longer than the rest: they are in the percentiles",
     "cache_hits": "answers came from the response cache; the requests repeat, real ones may not",

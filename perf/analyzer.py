@@ -21,6 +21,7 @@ from perf.binary import Binary
 from perf.errors import AnalyzerError
 from perf.failures import explain
 from perf.schedule import Schedule
+from perf.usage import cpu_seconds
 
 WINDOWS = 3
 """How many windows perf_analyzer compares; its figures are over these three together."""
@@ -32,6 +33,7 @@ INTERVALS = "intervals.txt"
 CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
+_BEGINS = b"Measurement Settings"
 _GRACE_S = 1.0
 _POLL_S = 0.03
 _READ_BYTES = 1 << 18
@@ -82,13 +84,18 @@ class Load:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run left: the command, the folder with its files, and what it printed."""
+    """What a run left: the command, the folder with its files, and what it printed.
+
+    Attributes:
+        client_s: processor time it had taken at the end of its last window.
+    """
 
     command: tuple[str, ...]
     folder: Path
     stdout: str
     stderr: str
     duration_s: float
+    client_s: float | None = None
 
 
 def command_for(binary: Binary, load: Load) -> list[str]:
@@ -114,11 +121,18 @@ def command_for(binary: Binary, load: Load) -> list[str]:
 
 
 def analyze(
-    binary: Binary, load: Load, folder: Path, *, timeout_s: float, at_end: Callable[[], None] = lambda: None
+    binary: Binary,
+    load: Load,
+    folder: Path,
+    *,
+    timeout_s: float,
+    at_start: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
 ) -> Output:
     """Run perf_analyzer in ``folder`` and wait for it; it is ended with everything it started, however we leave.
 
     Args:
+        at_start: called when the load begins.
         at_end: called as soon as the last window is over. perf_analyzer keeps its load up while it writes its files,
             for seconds when tensors are large, and competes with it for the processor: that is not to be counted.
 
@@ -127,12 +141,12 @@ def analyze(
     """
     command = command_for(binary, load)
     started_s = time.monotonic()
-    timed_out = False
+    timed_out, client_s = False, None
     try:
         with (folder / STDOUT).open("wb") as stdout, (folder / STDERR).open("wb") as stderr:
             process = _start(command, folder, binary.environment(), stdout, stderr)
             try:
-                _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_end)
+                client_s = _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_start, at_end)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
@@ -142,7 +156,7 @@ def analyze(
             "perf_analyzer cannot be started", where=str(exc.filename or folder), got=exc.strerror or str(exc)
         ) from exc
     output = Output(
-        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s
+        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s, client_s
     )
     expected = [] if load.is_warm_up else [CSV, EXPORT] if load.export else [CSV]
     complete = all((folder / name).is_file() for name in expected)
@@ -178,18 +192,33 @@ def _start(
 
 
 def _wait(
-    process: subprocess.Popen[bytes], stdout: Path, windows: int, deadline_s: float, at_end: Callable[[], None]
-) -> None:
-    """Wait for the process, and on the way for the line it prints at the end of the last window."""
-    last = f"Pass [{windows}]".encode()
+    process: subprocess.Popen[bytes],
+    stdout: Path,
+    windows: int,
+    deadline_s: float,
+    at_start: Callable[[], None],
+    at_end: Callable[[], None],
+) -> float | None:
+    """Wait for the process, and on the way for what it prints as the load begins and as the last window ends.
+
+    Returns:
+        The processor time it had taken then, None where it ended before that was seen.
+    """
+    last, begun, client_s = f"Pass [{windows}]".encode(), False, None
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_S)
-        if last in stdout.read_bytes()[:_READ_BYTES]:
+        said = stdout.read_bytes()[:_READ_BYTES]
+        if not begun and _BEGINS in said:
+            begun = True
+            at_start()
+        if last in said:
+            client_s = cpu_seconds(process.pid)
             at_end()
             process.wait(max(0.0, deadline_s - time.monotonic()))
         elif time.monotonic() > deadline_s:
             raise subprocess.TimeoutExpired(process.args, 0)
+    return client_s
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

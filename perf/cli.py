@@ -57,6 +57,9 @@ def bench_repo(
         Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http://... or grpc://...")] = None,
+    metrics_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Its metrics (default: port 8002, if something is there).")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
     concurrency: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Requests under way at once (default: 1,4,16).")
@@ -107,6 +110,7 @@ def bench_repo(
     flags = {
         "repository": repository,
         "url": url,
+        "metrics_url": metrics_url,
         "models": model or None,
         "concurrency": _numbers(concurrency),
         "rate": _numbers(rate),

@@ -31,6 +31,7 @@ def bench(
     repository: str | os.PathLike[str] | None = None,
     *,
     url: str | None = None,
+    metrics_url: str | None = None,
     models: Sequence[str] = (),
     concurrency: Sequence[int] | None = None,
     rate: Sequence[float] | None = None,
@@ -52,6 +53,7 @@ def bench(
     Args:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
         url: a running server: ``host:port``, ``http://host:port`` or ``grpc://host:port``.
+        metrics_url: of a running server; its port 8002 is tried by default.
         models: which ones; all that are ready by default.
         concurrency: requests under way at once, one point for each; 1, 4 and 16 where no other load is given.
         rate: requests begun each second whether or not the server keeps up; one point for each.
@@ -83,6 +85,7 @@ def bench(
     workload = workload_from(
         repository=repository,
         url=url,
+        metrics_url=metrics_url,
         models=tuple(models),
         concurrency=tuple(concurrency) if concurrency is not None else None,
         rate=tuple(rate) if rate is not None else None,

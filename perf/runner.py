@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from perf.inputs import export_bytes, write_input_data
 from perf.parse import passes_of
 from perf.points import Measured, doubts_of, measured, with_server
 from perf.report import milliseconds, rate
-from perf.result import Point
+from perf.result import Doubt, Point
 from perf.target import Subject, Target
+from perf.usage import Meter, usage_doubts
 from perf.workload import Workload
 from serving.errors import TritonRepoError
 from serving.progress import Reporter
@@ -98,11 +100,17 @@ class Run:
         text_bytes = samples * self.sample_bytes.get(load.model, 0.0)
         return text_bytes < EXPORT_LIMIT_BYTES or load.shared_memory == "system"
 
-    def _analyze(self, load: Load, place: Path, at_end: Callable[[], None] = lambda: None) -> Output:
+    def _analyze(
+        self,
+        load: Load,
+        place: Path,
+        at_start: Callable[[], None] = lambda: None,
+        at_end: Callable[[], None] = lambda: None,
+    ) -> Output:
         """Run perf_analyzer, with longer windows where one passed without an answer."""
         while True:
             try:
-                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_end=at_end)
+                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_start=at_start, at_end=at_end)
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise
@@ -138,18 +146,32 @@ class Run:
         )
         with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
             after: dict[str, Mapping[str, Any]] = {}
+            meter = Meter(local=self.target.local, url=self.target.metrics_url)
+
+            def at_end() -> None:
+                meter.end()
+                after.update(self.target.statistics(watched))
+
             try:
                 before = self.target.statistics(watched)
-                output = self._analyze(load, place, lambda: after.update(self.target.statistics(watched)))
+                with meter:
+                    output = self._analyze(load, place, meter.begin, at_end)
                 done = measured(point, load, output, self.right.get(subject.name))
             except TritonRepoError as error:
                 step.done("failed", error.what)
                 return Measured(point.model_copy(update={"error": error.as_dict()}))
             done = replace(done, point=with_server(done.point, before, after))
             doubts = tuple(doubts_of(done, output, self.workload.stability_percentage))
-            done = replace(done, point=done.point.model_copy(update={"doubts": doubts}))
+            doubts += tuple(self._usage_doubts(meter, output, done.point))
+            done = replace(done, point=done.point.model_copy(update={"doubts": doubts, "usage": meter.usage}))
             step.done("measured", _summary(done.point))
         return done
+
+    def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
+        cores = len(os.sched_getaffinity(0))
+        duration_s = point.duration_s or output.duration_s
+        local = self.target.local
+        return usage_doubts(meter, local=local, client_s=output.client_s, duration_s=duration_s, cores=cores)
 
     def _folder(self, subject: Subject) -> Path:
         return self.folder / "raw" / safe_name(subject.name)

@@ -17,6 +17,8 @@ MEANINGS = {
     "client_behind": "perf_analyzer could not keep up with the load it was to make",
     "cut_short": "the server or the model failed in a later round",
     "wrong_answers": "answers were not the right ones: the figures are of a server that does something else",
+    "client_saturated": "perf_analyzer was short of processor time: the server can do more than this",
+    "throttled": "processors were slowed down by heat, or by the limit of a container",
     "queue_growing": "the server answers slower than requests come: the latencies only say how long it was measured",
     "slow_start": "the first requests took much longer than the rest: they are in the percentiles",
     "cache_hits": "answers came from the response cache; the requests repeat, real ones may not",

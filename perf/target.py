@@ -13,6 +13,7 @@ from perf.about import about_model
 from perf.errors import AnalyzerError, WorkloadError
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
+from perf.usage import metrics
 from perf.workload import Workload
 from serving.errors import ModelLoadError, Problem, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from serving import Client
 
 READY = "READY"
+METRICS_PORT = 8002
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,15 @@ class Target:
     Attributes:
         address: ``host:port`` of the protocol that is measured.
         facts: what is written into the result about it.
+        metrics_url: of its metrics, None where there are none.
+        local: it runs on this machine.
     """
 
     client: Client
     address: str
     facts: Mapping[str, str]
+    metrics_url: str | None = None
+    local: bool = True
 
     def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Each model's statistics (of its newest version) at one moment; models that have none are left out."""
@@ -77,7 +83,7 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
-            yield Target(client, workload.address, facts)
+            yield Target(client, workload.address, facts, _metrics_url(workload), _is_local(workload.address))
         return
     from serving import Server, find_runtime
 
@@ -95,7 +101,30 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts)
+            yield Target(client, address, facts, server.metrics_url)
+
+
+def _metrics_url(workload: Workload) -> str | None:
+    """Where the metrics of a running server are: as asked, or at Triton's usual port if something is there.
+
+    Raises:
+        WorkloadError: nothing answers at the address that was given.
+    """
+    assert workload.address is not None
+    url = workload.metrics_url or f"http://{workload.address.rpartition(':')[0]}:{METRICS_PORT}/metrics"
+    if metrics(url) is not None:
+        return url
+    if workload.metrics_url is None:
+        return None
+    fix = "the port is tritonserver's --metrics-port; leave it out to measure without"
+    raise WorkloadError(
+        [Problem("no metrics at this address", where="metrics_url", expected="Triton's metrics", got=url, fix=fix)]
+    )
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _must_answer(client: Client, url: str, protocol: str) -> None:

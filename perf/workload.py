@@ -44,6 +44,7 @@ class Workload(BaseModel):
     Attributes:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
         url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``.
+        metrics_url: where a running server tells how busy its machine is; by default its port 8002 is tried.
         models: which models; empty means every model that is ready.
         concurrency: how many requests are under way at once; one point is measured for each. Where a rate or intervals
             are given, none but those that are named.
@@ -66,6 +67,7 @@ class Workload(BaseModel):
 
     repository: Path | None = None
     url: str | None = None
+    metrics_url: str | None = None
     models: tuple[str, ...] = ()
     concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16)
     rate: tuple[Annotated[float, Field(gt=0, le=100_000)], ...] = ()
@@ -180,6 +182,10 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
             )
         )
     problems += _load_checks(data, where)
+    metrics_url = data.get("metrics_url")
+    if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
+        expected = "http://HOST:8002/metrics"
+        problems.append(Problem("not an address", where=where(("metrics_url",)), expected=expected, got=metrics_url))
     if isinstance(url, str):
         match = _URL.fullmatch(url)
         if match is None or not 0 < int(match[3]) < 65536:

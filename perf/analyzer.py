@@ -58,7 +58,7 @@ class Load:
     protocol: Literal["http", "grpc"]
     concurrency: int | None
     batch_size: int
-    shared_memory: Literal["none", "system"]
+    shared_memory: Literal["none", "system", "cuda"]
     window_s: float
     windows: int = WINDOWS
     export: bool = True

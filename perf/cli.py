@@ -76,7 +76,7 @@ def bench_repo(
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="Samples in each request (default: 1).")] = None,
     protocol: Annotated[str | None, typer.Option(metavar="http|grpc", help="(default: http)")] = None,
     shared_memory: Annotated[
-        str | None, typer.Option(metavar="none|system", help="How tensors travel (default: none).")
+        str | None, typer.Option(metavar="none|system|cuda", help="How tensors travel (default: none).")
     ] = None,
     seconds: Annotated[
         str | None, typer.Option(metavar="S", help="How long each point is measured in a round (default: 6).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.errors import AnalyzerError
@@ -76,6 +77,16 @@ def _reason(stderr: str) -> str:
     return "\n".join(lines[-5:])
 
 
+def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
+    """A file of a measurement cannot be written: mostly a full disk."""
+    return AnalyzerError(
+        "the files of a measurement cannot be written",
+        where=str(exc.filename or folder),
+        got=exc.strerror or str(exc),
+        fix="free space, or set TMPDIR (without --output) or --output to a disk that has it",
+    )
+
+
 _Make = Callable[["Load", str, str, "re.Match[str]"], TritonRepoError]
 
 
@@ -106,7 +117,9 @@ def _shape(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRep
 
 
 def _shared_memory(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
-    fix = "--shared-memory none: system shared memory needs client and server on one machine and enough of /dev/shm"
+    fix = "--shared-memory none: client and server must be on one machine, with enough of /dev/shm (or of the GPU)"
+    if load.shared_memory == "cuda":
+        fix += "; for cuda also built for it: set PERF_ANALYZER to the one of NVIDIA's SDK container"
     return AnalyzerError("shared memory cannot be used with this server", where=where, got=said, fix=fix)
 
 

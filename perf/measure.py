@@ -15,6 +15,7 @@ from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.errors import WorkloadError
 from perf.levels import levels_of
+from perf.presence import Presence
 from perf.report import write_report
 from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
 from perf.revision import revision
@@ -39,7 +40,7 @@ def bench(
     intervals: str | os.PathLike[str] | None = None,
     batch_size: int = 1,
     protocol: Literal["http", "grpc"] | None = None,
-    shared_memory: Literal["none", "system"] = "none",
+    shared_memory: Literal["none", "system", "cuda"] = "none",
     seconds: float = 6.0,
     shapes: Mapping[str, Sequence[int]] | None = None,
     rounds: int | None = None,
@@ -61,7 +62,7 @@ def bench(
         intervals: a file with microseconds from one request to the next, one a line; one point.
         batch_size: samples in each request.
         protocol: ``http`` (default) or ``grpc``; taken from ``url`` when that says it.
-        shared_memory: ``system`` hands tensors over in shared memory.
+        shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in a GPU's.
         seconds: how long each point is measured.
         shapes: of inputs with dynamic dimensions, by name, without the batch dimension.
         seconds: how long one point is measured in a round.
@@ -108,36 +109,48 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
 
     Interrupted (Ctrl-C), what was measured so far is written into ``output`` before the interruption goes on.
     """
-    begun = _Begun()
     levels = levels_of(workload)
     binary = find_binary(reporter=reporter)
-    with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
-        campaign = Campaign(
-            Run(workload, binary, target, folder, reporter, check=True), subjects(target, workload), levels
-        )
-        try:
-            campaign.measure()
-        except KeyboardInterrupt:
-            if output is not None and campaign.done:
-                write_report(_result(campaign, begun, binary, target, folder), folder)
-                reporter.warn(f"interrupted: what was measured so far is in {folder}")
-            raise
-        result = _result(campaign, begun, binary, target, folder if output is not None else None)
-        if output is not None:
-            write_report(result, folder)
+    with Presence() as presence:
+        begun = _Begun(presence)
+        if others := presence.look():
+            reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
+        with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
+            run = Run(workload, binary, target, folder, reporter, check=True)
+            campaign = Campaign(run, subjects(target, workload), levels)
+            try:
+                campaign.measure()
+            except KeyboardInterrupt:
+                if output is not None and campaign.done:
+                    write_report(_result(campaign, begun, binary, target, folder), folder)
+                    reporter.warn(f"interrupted: what was measured so far is in {folder}")
+                raise
+            result = _result(campaign, begun, binary, target, folder if output is not None else None)
+            if output is not None:
+                _write(result, folder, reporter)
     return result
+
+
+def _write(result: BenchResult, folder: Path, reporter: Reporter) -> None:
+    """The report; where there is no room for it, what was measured is still returned, and so printed."""
+    try:
+        write_report(result, folder)
+    except OSError as exc:
+        reporter.warn(f"the report cannot be written to {folder}: {exc.strerror or exc}")
 
 
 class _Begun:
     """When a run began, and how busy the machine was."""
 
-    def __init__(self) -> None:
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
         self.at, self.clock_s = datetime.now(timezone.utc), time.monotonic()
         self.load_1min, self.ticks, self.machine = load_1min(), cpu_times(), machine_facts()
 
     def doubts(self) -> list[Doubt]:
         """Whether the machine was quiet, and all ours."""
-        return machine_doubts(self.load_1min, self.machine["cores_usable"], steal_percent(self.ticks, cpu_times()))
+        stolen = steal_percent(self.ticks, cpu_times())
+        return [*machine_doubts(self.load_1min, self.machine["cores_usable"], stolen), *self._presence.doubts()]
 
 
 def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None) -> BenchResult:

@@ -14,7 +14,7 @@ from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
 from perf.answers import References, references
 from perf.binary import Binary
 from perf.errors import AnalyzerError
-from perf.failures import NO_REQUESTS
+from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
 from perf.parse import passes_of
 from perf.points import Measured, doubts_of, measured, with_server
@@ -65,8 +65,14 @@ class Run:
         """Run the largest load for a moment, until one window holds an answer; what it shows sets the windows.
 
         Raises:
-            AnalyzerError, ServerUnavailableError: the model does not answer.
+            AnalyzerError, ServerUnavailableError: the model does not answer, or its requests cannot be written.
         """
+        try:
+            return self._warm_up(subject)
+        except OSError as exc:
+            raise unwritable(exc, self._folder(subject)) from exc
+
+    def _warm_up(self, subject: Subject) -> Load:
         workload = self.workload
         folder = self._folder(subject)
         folder.mkdir(parents=True)
@@ -98,7 +104,7 @@ class Run:
 
     def _exports(self, load: Load, samples: float) -> bool:
         text_bytes = samples * self.sample_bytes.get(load.model, 0.0)
-        return text_bytes < EXPORT_LIMIT_BYTES or load.shared_memory == "system"
+        return text_bytes < EXPORT_LIMIT_BYTES or load.shared_memory != "none"
 
     def _analyze(
         self,
@@ -130,10 +136,8 @@ class Run:
         assert subject.spec is not None
         watched = [subject.name, *subject.spec.steps]
         place = self._folder(subject) / place_name
-        place.mkdir()
         schedule = load.schedule
         if schedule is not None:
-            schedule.write(place / INTERVALS)
             load = replace(load, export=self._exports(load, len(schedule.due_us) * load.batch_size))
         point = Point(
             model=subject.name,
@@ -153,11 +157,18 @@ class Run:
                 after.update(self.target.statistics(watched))
 
             try:
+                place.mkdir()
+                if schedule is not None:
+                    schedule.write(place / INTERVALS)
                 before = self.target.statistics(watched)
                 with meter:
                     output = self._analyze(load, place, meter.begin, at_end)
                 done = measured(point, load, output, self.right.get(subject.name))
             except TritonRepoError as error:
+                step.done("failed", error.what)
+                return Measured(point.model_copy(update={"error": error.as_dict()}))
+            except OSError as exc:
+                error = unwritable(exc, place)
                 step.done("failed", error.what)
                 return Measured(point.model_copy(update={"error": error.as_dict()}))
             done = replace(done, point=with_server(done.point, before, after))

@@ -53,7 +53,7 @@ class Workload(BaseModel):
         intervals: a file with microseconds from one request to the next, one a line; one point.
         batch_size: samples in each request.
         protocol: what requests go over.
-        shared_memory: ``system`` hands tensors over in shared memory (same machine only).
+        shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in that of a GPU (same machine only).
         seconds: how long one point is measured in a round, warm-up not counted.
         rounds: how often every point is measured, the models in turn; by default 3 for several models, 1 for one.
         precision: more rounds, until the 95% intervals of throughput and p99 reach no further than so many percent from
@@ -75,7 +75,7 @@ class Workload(BaseModel):
     intervals: Path | None = None
     batch_size: Positive = 1
     protocol: Literal["http", "grpc"] = "http"
-    shared_memory: Literal["none", "system"] = "none"
+    shared_memory: Literal["none", "system", "cuda"] = "none"
     seconds: Annotated[float, Field(ge=0.3, le=3600)] = 6.0
     rounds: Annotated[int, Field(ge=1, le=100)] | None = None
     precision: Annotated[float, Field(gt=0, le=100)] | None = None
@@ -182,6 +182,16 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
             )
         )
     problems += _load_checks(data, where)
+    if data.get("shared_memory") == "cuda" and not any(Path("/dev").glob("nvidia[0-9]*")):
+        problems.append(
+            Problem(
+                "CUDA shared memory without a GPU",
+                where=where(("shared_memory",)),
+                expected="an NVIDIA GPU on the machine that client and server share",
+                got="no /dev/nvidia0 here",
+                fix="--shared-memory system, which hands tensors over in the memory of the machine",
+            )
+        )
     metrics_url = data.get("metrics_url")
     if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
         expected = "http://HOST:8002/metrics"

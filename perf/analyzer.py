@@ -46,6 +46,8 @@ class Load:
     Attributes:
         address: ``host:port`` of the protocol that is used.
         concurrency: requests under way at once; None where a schedule says when each leaves.
+        streaming: over a gRPC stream, for models that answer several times.
+        sequence_length: requests in each sequence of a stateful model; None for as many as there are in the data.
         schedule: when each request is due; written beside the raw files as :data:`INTERVALS`.
         window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
         windows: :data:`WINDOWS` for a measurement; fewer for a warm-up, after which perf_analyzer finds its result
@@ -63,6 +65,8 @@ class Load:
     windows: int = WINDOWS
     export: bool = True
     schedule: Schedule | None = None
+    streaming: bool = False
+    sequence_length: int | None = None
 
     @property
     def is_warm_up(self) -> bool:
@@ -113,6 +117,10 @@ def command_for(binary: Binary, load: Load) -> list[str]:
         command += ["--max-trials", str(load.windows)]
     command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT)]
     command += ["--shared-memory", load.shared_memory, "--input-data", INPUTS, "-v"]
+    if load.streaming:
+        command += ["--streaming"] if load.schedule is not None else ["--streaming", "--async"]
+    if load.sequence_length is not None:
+        command += ["--sequence-length", str(load.sequence_length), "--sequence-length-variation", "0"]
     if not load.is_warm_up:
         command += ["-f", CSV]
     if load.export and not load.is_warm_up:

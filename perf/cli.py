@@ -90,6 +90,9 @@ def bench_repo(
     budget: Annotated[
         str | None, typer.Option(metavar="S", help="After so many seconds no more rounds for that (default: 300).")
     ] = None,
+    sequence_length: Annotated[
+        str | None, typer.Option(metavar="N", help="Requests in each sequence of a stateful model.")
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME:N,N", help="Sizes of an input without the batch dimension; may be given again."),
@@ -123,6 +126,7 @@ def bench_repo(
         "rounds": rounds,
         "precision": precision,
         "budget": budget,
+        "sequence_length": sequence_length,
         "shapes": _shapes(shape),
     }
     result = measure_workload(

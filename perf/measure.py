@@ -42,6 +42,7 @@ def bench(
     protocol: Literal["http", "grpc"] | None = None,
     shared_memory: Literal["none", "system", "cuda"] = "none",
     seconds: float = 6.0,
+    sequence_length: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     rounds: int | None = None,
     precision: float | None = None,
@@ -64,6 +65,7 @@ def bench(
         protocol: ``http`` (default) or ``grpc``; taken from ``url`` when that says it.
         shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in a GPU's.
         seconds: how long each point is measured.
+        sequence_length: requests in each sequence of a stateful model.
         shapes: of inputs with dynamic dimensions, by name, without the batch dimension.
         seconds: how long one point is measured in a round.
         rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
@@ -96,6 +98,7 @@ def bench(
         protocol=protocol,
         shared_memory=shared_memory,
         seconds=seconds,
+        sequence_length=sequence_length,
         shapes=shapes,
         rounds=rounds,
         precision=precision,

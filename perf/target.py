@@ -193,7 +193,7 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
     known = Subject(name, spec, config=config, about=about_model(workload.repository, name, spec.version))
-    if error := unsupported(spec, config):
+    if error := _unmeasurable(spec, workload):
         return replace(known, error=error)
     if workload.batch_size > max(1, spec.max_batch_size):
         return replace(known, problems=(_too_large_batch(spec, workload.batch_size),))
@@ -207,16 +207,37 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
 
 
 def unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:
-    """Why a model of this kind is not measured; None where it is."""
+    """Why a model of this kind is not compared with others; None where it is."""
     kind = "decoupled" if spec.decoupled else "stateful (sequence batching)" if config.get("sequence_batching") else ""
     if not kind:
         return None
     return AnalyzerError(
-        f"{kind} models are not measured",
+        f"{kind} models are not compared",
         where=spec.name,
         expected="one answer to each request, requests that do not depend on each other",
-        fix="use perf_analyzer itself: --streaming, --sequence-length",
+        fix="measure it with bench-repo",
     )
+
+
+def _unmeasurable(spec: ModelSpec, workload: Workload) -> TritonRepoError | None:
+    """Why a model cannot be measured in the way that is asked; None where it can."""
+    if spec.decoupled and workload.protocol != "grpc":
+        return AnalyzerError(
+            "a decoupled model answers in streams, which only gRPC has",
+            where=spec.name,
+            expected="grpc",
+            got=workload.protocol,
+            fix="--protocol grpc",
+        )
+    if spec.stateful and (workload.rate or workload.intervals):
+        return AnalyzerError(
+            "a stateful model is not measured at a rate",
+            where=spec.name,
+            expected="a concurrency: so many sequences at once",
+            got="in a sequence each request waits for the answer to the one before, whatever the rate",
+            fix="--concurrency 4, without --rate",
+        )
+    return None
 
 
 def _too_large_batch(spec: ModelSpec, batch_size: int) -> Problem:

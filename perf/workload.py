@@ -25,13 +25,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from perf.document import Document, KeyPath, spell
 from perf.errors import WorkloadError
 from serving.errors import Problem
 
-KeyPath = tuple[str | int, ...]
 Positive = Annotated[int, Field(ge=1)]
 DEFAULT_REPOSITORY = Path("model_repository")
 _FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
@@ -60,6 +59,7 @@ class Workload(BaseModel):
             their middle, and each p99 rests on 1000 requests.
         budget: seconds after which no further round is begun for that.
         stability_percentage: by how much the windows may differ before the point is called unstable.
+        sequence_length: requests in each sequence of a stateful model; by default as many as there are different ones.
         shapes: of inputs with dynamic dimensions, by input name, without the batch dimension; wins over golden data.
     """
 
@@ -81,6 +81,7 @@ class Workload(BaseModel):
     precision: Annotated[float, Field(gt=0, le=100)] | None = None
     budget: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
+    sequence_length: Positive | None = None
     shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -125,7 +126,7 @@ def load_workload(
         WorkloadError: with every problem that was found, each with its line or its flag.
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    document = _Document(path) if path is not None else None
+    document = Document(path) if path is not None else None
     data = dict(document.data) if document is not None else {}
     for name in ("repository", "intervals"):
         if document is not None and isinstance(data.get(name), str) and path is not None:
@@ -137,9 +138,9 @@ def load_workload(
     def where(loc: KeyPath) -> str:
         if loc and loc[0] in given:
             return (
-                f"{flag_prefix}{_FLAGS.get(str(loc[0]), str(loc[0])).replace('_', '-')}" if flag_prefix else _spell(loc)
+                f"{flag_prefix}{_FLAGS.get(str(loc[0]), str(loc[0])).replace('_', '-')}" if flag_prefix else spell(loc)
             )
-        return document.where(loc) if document is not None else _spell(loc)
+        return document.where(loc) if document is not None else spell(loc)
 
     problems = list(document.problems) if document is not None else []
     workload: Workload | None = None
@@ -293,64 +294,3 @@ def _problem(error: Any, where: Any) -> Problem:
     if kind in _KINDS:
         return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
     return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)
-
-
-def _spell(path: KeyPath) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-class _Document:
-    """A YAML file as plain data that knows the line of each key; keys given twice are problems."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[Problem] = []
-        try:
-            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-            fix = "bench-repo WORKLOAD.yaml, or flags only: bench-repo --repository DIR"
-            raise WorkloadError([Problem("the workload cannot be read", where=str(path), got=reason, fix=fix)]) from exc
-        except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark else ""
-            got = str(getattr(exc, "problem", None) or exc)
-            raise WorkloadError([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            problem = Problem("not a workload", where=str(path), expected="a mapping (key: value)", got=got)
-            raise WorkloadError([problem])
-        self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
-
-    def where(self, path: KeyPath) -> str:
-        """``file:line, key`` of the nearest key that has a line."""
-        probe = path
-        while probe and probe not in self.lines:
-            probe = probe[:-1]
-        line = f":{self.lines[probe]}" if probe in self.lines else ""
-        return f"{self.path}{line}" + (f", {_spell(path)}" if path else "")
-
-    def _plain(self, node: yaml.Node, path: KeyPath) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                below = (*path, str(key_node.value))
-                line = key_node.start_mark.line + 1
-                if below in self.lines:
-                    got = f"first on line {self.lines[below]}, again on line {line}"
-                    self.problems.append(
-                        Problem(
-                            f"key {_spell(below)} is here twice", where=f"{self.path}:{line}", got=got, fix="keep one"
-                        )
-                    )
-                    continue
-                self.lines[below] = line
-                result[str(key_node.value)] = self._plain(value_node, below)
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return yaml.constructor.SafeConstructor().construct_object(node)

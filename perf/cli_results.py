@@ -115,8 +115,8 @@ def report_command(
     configure_logging(verbose, quiet=quiet)
     check_place(html)
     result = find_side(run, History(history)).result
-    write_page(result, html)
     show(result, format)
+    write_page(result, html)
     return 0
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf.errors import RawFileError
-from perf.result import Latency, ServerSide, Window
+from perf.result import Latency, ServerSide
 
 NS_PER_US = 1_000
 NS_PER_S = 1_000_000_000
@@ -31,11 +31,17 @@ class Profile:
         start_ns: when each request was sent, int64 [requests], nanoseconds since the epoch.
         end_ns: when its last response came, int64 [requests].
         boundaries_ns: edges of the measured windows, int64 [windows + 1].
+        first_ns: when its first response came, int64 [requests]; the same as ``end_ns`` where there is one response.
+        responses: how many came to each request, int64 [requests].
+        due_ns: when it should have been sent, int64 [requests]; None where nothing but an answer made it leave.
     """
 
     start_ns: NDArray[np.int64]
     end_ns: NDArray[np.int64]
     boundaries_ns: NDArray[np.int64]
+    due_ns: NDArray[np.int64] | None = None
+    first_ns: NDArray[np.int64] | None = None
+    responses: NDArray[np.int64] | None = None
 
     @property
     def duration_s(self) -> float:
@@ -44,8 +50,34 @@ class Profile:
 
     @property
     def latency_us(self) -> NDArray[np.float64]:
-        """Latency of each request, microseconds [requests]."""
-        return (self.end_ns - self.start_ns) / NS_PER_US
+        """Latency of each request, from when it was due if that is known, microseconds [requests]."""
+        return (self.end_ns - (self.start_ns if self.due_ns is None else self.due_ns)) / NS_PER_US
+
+    @property
+    def answered(self) -> int:
+        """Answers that came within the windows; of a schedule, some come after its end or belong to its lead-in."""
+        if self.due_ns is None:
+            return len(self.end_ns)
+        return int(((self.end_ns > self.boundaries_ns[0]) & (self.end_ns <= self.boundaries_ns[-1])).sum())
+
+    def measured(self) -> Profile:
+        """Only what is measured of a schedule: the requests that were due within the windows."""
+        if self.due_ns is None:
+            return self
+        kept = self.due_ns >= self.boundaries_ns[0]
+        return replace(
+            self,
+            start_ns=self.start_ns[kept],
+            end_ns=self.end_ns[kept],
+            due_ns=self.due_ns[kept],
+            first_ns=self.first_ns[kept] if self.first_ns is not None else None,
+            responses=self.responses[kept] if self.responses is not None else None,
+        )
+
+    @property
+    def late_us(self) -> NDArray[np.float64] | None:
+        """How long after it was due each request left."""
+        return None if self.due_ns is None else (self.start_ns - self.due_ns) / NS_PER_US
 
 
 @dataclass(frozen=True)
@@ -57,6 +89,7 @@ class CsvRow:
     p90_us: float
     p95_us: float
     p99_us: float
+    responses_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +140,7 @@ def strip_tensors(source: Path, target: Path) -> None:
 
 
 _PIECES = re.compile(rb'"timestamp":(\d+),|"response_timestamps":\[([\d,]*)\]')
-_LONGEST_PIECE_BYTES = 4096
+_LONGEST_PIECE_BYTES = 1 << 20  # 50,000 responses to one request
 
 
 def _collect(data: bytes, starts: list[str], ends: list[str], *, last: bool = False) -> bytes:
@@ -122,8 +155,12 @@ def _collect(data: bytes, starts: list[str], ends: list[str], *, last: bool = Fa
     return data[done:]
 
 
-def read_profile(path: Path) -> Profile:
+def read_profile(path: Path, responses_each: float | None = None) -> Profile:
     """Read a profile export (with or without its tensors).
+
+    Args:
+        responses_each: of a stream, how many responses a request had on average. Where the export has one more, the
+            last is the empty one that only says that the stream is over, and is left out.
 
     Raises:
         RawFileError: no JSON, or not of the expected form, or without a single request.
@@ -131,10 +168,15 @@ def read_profile(path: Path) -> Profile:
     try:
         experiment = json.loads(path.read_text(encoding="utf-8", errors="replace"))["experiments"][0]
         answered = [request for request in experiment["requests"] if request["response_timestamps"]]
+        came = [request["response_timestamps"] for request in answered]
+        if responses_each is not None and came and sum(map(len, came)) / len(came) > responses_each + 0.5:
+            came = [times[:-1] or times for times in came]
         profile = Profile(
             np.array([request["timestamp"] for request in answered], dtype=np.int64),
-            np.array([request["response_timestamps"][-1] for request in answered], dtype=np.int64),
+            np.array([times[-1] for times in came], dtype=np.int64),
             np.array(experiment["window_boundaries"], dtype=np.int64),
+            first_ns=np.array([times[0] for times in came], dtype=np.int64),
+            responses=np.array([len(times) for times in came], dtype=np.int64),
         )
     except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise RawFileError(
@@ -149,42 +191,6 @@ def read_profile(path: Path) -> Profile:
     return profile
 
 
-def latency_of(profile: Profile) -> Latency:
-    """Percentiles over all requests, linear between neighbours (numpy's default)."""
-    latency_us = profile.latency_us
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(latency_us, PERCENTILES))
-    return Latency(
-        requests=len(latency_us),
-        mean_us=float(latency_us.mean()),
-        p50_us=p50,
-        p90_us=p90,
-        p95_us=p95,
-        p99_us=p99,
-        min_us=float(latency_us.min()),
-        max_us=float(latency_us.max()),
-    )
-
-
-def windows_of(profile: Profile, batch_size: int) -> tuple[Window, ...]:
-    """Each window's own figures; a request belongs to the window in which its response came."""
-    edges = profile.boundaries_ns
-    index = np.clip(np.searchsorted(edges, profile.end_ns, side="left") - 1, 0, len(edges) - 2)
-    latency_us = profile.latency_us
-    windows = []
-    for number in range(len(edges) - 1):
-        inside = latency_us[index == number]
-        duration_s = float(edges[number + 1] - edges[number]) / NS_PER_S
-        windows.append(
-            Window(
-                duration_s=duration_s,
-                requests=len(inside),
-                inferences_per_s=len(inside) * batch_size / duration_s if duration_s else 0.0,
-                mean_us=float(inside.mean()) if len(inside) else None,
-            )
-        )
-    return tuple(windows)
-
-
 def read_csv(path: Path) -> CsvRow:
     """Read the first row of perf_analyzer's ``-f`` file.
 
@@ -194,9 +200,9 @@ def read_csv(path: Path) -> CsvRow:
     try:
         with path.open(newline="") as handle:
             row = next(csv.DictReader(handle))
-        return CsvRow(
-            float(row["Inferences/Second"]), *(float(row[f"p{percentile} latency"]) for percentile in PERCENTILES)
-        )
+        p50, p90, p95, p99 = (float(row[f"p{percentile} latency"]) for percentile in PERCENTILES)
+        responses = float(row["Response Throughput"]) if "Response Throughput" in row else None
+        return CsvRow(float(row["Inferences/Second"]), p50, p90, p95, p99, responses)
     except (OSError, StopIteration, KeyError, ValueError, TypeError) as exc:
         raise RawFileError(
             "perf_analyzer's CSV file is not of the form that was expected",

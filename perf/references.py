@@ -135,7 +135,7 @@ def _alike(results: Sequence[BenchResult]) -> list[BenchResult]:
 def unlike_loads(first: BenchResult, second: BenchResult) -> list[str]:
     """In what the requests of two runs were not alike, apart from the loads of their points."""
     found = []
-    for key in ("protocol", "shared_memory"):
+    for key in ("protocol", "shared_memory", "sequence_length"):
         one, other = first.workload.get(key), second.workload.get(key)
         if one != other:
             found.append(f"{key.replace('_', ' ')}: {one} and {other}")

@@ -54,6 +54,9 @@ _CSV_COLUMNS = (
     "p99_low_us",
     "p99_high_us",
     "p99_9_us",
+    "first_p50_us",
+    "first_p99_us",
+    "responses_per_s",
     "queue_us",
     "compute_input_us",
     "compute_infer_us",
@@ -205,6 +208,8 @@ def _csv_row(point: Point) -> dict[str, Any]:
             row |= {name: getattr(part, name) for name in _CSV_COLUMNS if name in type(part).model_fields}
     if point.latency is not None:
         row["requests"] = point.latency.requests
+    if point.first_response is not None:
+        row["first_p50_us"], row["first_p99_us"] = point.first_response.p50_us, point.first_response.p99_us
     row["inferences_low"], row["inferences_high"] = rate_interval(point) or (None, None)
     row["p99_low_us"], row["p99_high_us"] = p99_interval(point) or (None, None)
     row["model"], row["version"], row["rounds"] = point.model, point.version, len(point.rounds) or None

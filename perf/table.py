@@ -24,12 +24,14 @@ class Columns:
         points = result.points
         self.rated = any(point.concurrency is None for point in points)
         self.tail = any(point.latency is not None and point.latency.p99_9_us is not None for point in points)
+        self.streams = any(point.first_response is not None for point in points)
         self.checked = any(point.checked for point in points)
         latencies = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", *(("p99.9 ms",) if self.tail else ()))
         load = "load" if self.rated else "concurrency"
         *server, doubts = _FIGURES
         wrong = ("wrong",) if self.checked else ()
-        self.headings = ("model", load, "inferences/s", *latencies, *server, *wrong, doubts)
+        streams = ("first p50 ms", "first p99 ms", "responses/s") if self.streams else ()
+        self.headings = ("model", load, "inferences/s", *latencies, *streams, *server, *wrong, doubts)
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """One a point, and one for each step of an ensemble below it."""
@@ -45,18 +47,26 @@ class Columns:
                 self._load(point),
                 _speed(point),
                 *(_percentile(point, percentile) for percentile in percentiles),
+                *(_stream_cells(point) if self.streams else ()),
                 *_server_cells(point.server),
                 str(point.latency.requests),
                 *wrong,
                 ", ".join(words(doubt.code) for doubt in point.doubts),
             )
             for step in point.steps:
-                empty = [""] * (2 + len(percentiles))
+                empty = [""] * (2 + len(percentiles) + (3 if self.streams else 0))
                 yield (f"  {step.model}", *empty, *_server_cells(step), "", *[""] * len(wrong), "")
 
     def _load(self, point: Point) -> str:
         """The number alone where the heading says what it is."""
         return str(load_of(point)._replace(batch_size=1)) if self.rated else str(point.concurrency)
+
+
+def _stream_cells(point: Point) -> tuple[str, str, str]:
+    first, responses = point.first_response, point.responses_per_s
+    if first is None:
+        return ("-", "-", "-")
+    return milliseconds(first.p50_us), milliseconds(first.p99_us), rate(responses) if responses else "-"
 
 
 def _speed(point: Point) -> str:

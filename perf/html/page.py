@@ -105,6 +105,7 @@ def results_table(result: BenchResult) -> Table:
     """Every point with all of its figures."""
     headings = (
         "model", "load", "inferences/s [95%]", "p50 ms", "p90 ms", "p95 ms", "p99 ms [95%]", "p99.9 ms",
+        "first p50 ms", "first p99 ms", "responses/s",
         "queue ms", "compute ms", "mean batch", "CPU %", "memory MB", "requests", "wrong answers", "doubts",
     )  # fmt: skip
     rows = [_result_row(point) for point in result.points]
@@ -115,15 +116,15 @@ def results_table(result: BenchResult) -> Table:
         "Every point",
         tuple(headings[column] for column in kept),
         tuple(tuple(row[column] for column in kept) for row in rows),
-        frozenset(place for place, column in enumerate(kept) if 1 < column < 15),
+        frozenset(place for place, column in enumerate(kept) if 1 < column < 18),
     )
 
 
 def _result_row(point: Point) -> tuple[Cell, ...]:
-    latency, server, usage = point.latency, point.server, point.usage
+    latency, first, server, usage = point.latency, point.first_response, point.server, point.usage
     load = Cell(str(load_of(point)), load_of(point).order[1])
     if latency is None:
-        return (text(point.model), load, Cell("failed", None, "bad"), *[Cell("", None)] * 13)
+        return (text(point.model), load, Cell("failed", None, "bad"), *[Cell("", None)] * 16)
     memory = usage.memory_bytes if usage else None
     wrong = Cell(f"{point.wrong} of {point.checked}", point.wrong, "bad" if point.wrong else "")
     doubts = ", ".join(words(doubt.code) for doubt in point.doubts)
@@ -137,6 +138,9 @@ def _result_row(point: Point) -> tuple[Cell, ...]:
         time(latency.p95_us),
         ranged(latency.p99_us, p99_interval(point), milliseconds),
         time(latency.p99_9_us),
+        time(first.p50_us if first else None),
+        time(first.p99_us if first else None),
+        number(point.responses_per_s),
         time(server.queue_us if server else None),
         time(server.compute_us if server else None),
         number(server.mean_batch if server else None),

@@ -177,3 +177,15 @@ def test_model_analyzers_columns():
 )
 def test_instance_groups_as_model_analyzer_spells_them(groups, gpu, text):
     assert instance_groups({"instance_group": groups} if groups else {}, gpu) == text
+
+
+def test_streams_have_columns_where_there_are_any():
+    streamed = results.point(first_response=results.latency(50.0, 90.0), responses_per_s=800.0)
+    made = results.result(streamed, results.point("other"))
+    lines = to_text(made).splitlines()
+    assert "first p50 ms  first p99 ms  responses/s" in lines[0]
+    assert lines[1].split()[7:10] == ["0.05", "0.09", "800"] or "0.05          0.09          800" in lines[1]
+    row = next(csv.DictReader(io.StringIO(to_csv(made))))
+    assert (row["first_p50_us"], row["first_p99_us"], row["responses_per_s"]) == ("50.0", "90.0", "800.0")
+    rows = [line for line in to_markdown(made).splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1

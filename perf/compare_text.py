@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perf.columns import escape, markdown_table, text_table
 from perf.comparison import Comparison, Estimate, Pair
-from perf.report import milliseconds, rate
+from perf.table import TOO_NOISY, milliseconds, rate
 
 HEADINGS = (
     "model",
@@ -40,6 +40,8 @@ def ratio_text(estimate: Estimate | None) -> str:
         return "-"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.ratio:.3f}?"
+    if estimate.high > TOO_NOISY * estimate.ratio:
+        return f"{estimate.ratio:.3f} [too noisy]"
     return f"{estimate.ratio:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 

@@ -10,10 +10,10 @@ from perf.columns import markdown_table, text_table
 from perf.comparison import Comparison, Estimate, Pair
 from perf.gate_file import LATENCIES, Check, Gate, Regression
 from perf.loads import load_of
-from perf.report import milliseconds, rate
 from perf.result import BenchResult, Latency, Point, _Data
 from perf.spread import p99_interval, rate_interval
 from perf.stability import MINIMUM_BEYOND
+from perf.table import milliseconds, rate, with_interval
 
 Status = Literal["passed", "failed", "cannot tell"]
 _SPELLED = {field: key for key, field in LATENCIES.items()} | {"inferences_per_s": "throughput"}
@@ -102,10 +102,10 @@ def _is_about(check: Check, point: Point) -> bool:
 def _throughput(check: Check, name: str, point: Point) -> Outcome:
     assert check.throughput is not None
     value, interval = point.inferences_per_s or 0.0, rate_interval(point)
-    got = rate(value) + "/s" + (f" [{rate(interval[0])}, {rate(interval[1])}]" if interval else "")
+    got = with_interval(value, interval, rate) + " per s"
     note = "within the noise of the limit" if interval and interval[0] < check.throughput < interval[1] else ""
     status: Status = "passed" if value >= check.throughput else "failed"
-    return _outcome(status, f"{name}: throughput", f"{rate(check.throughput)}/s or more", got, check.where, note)
+    return _outcome(status, f"{name}: throughput", f"{rate(check.throughput)} per s or more", got, check.where, note)
 
 
 def _latency(where: str, name: str, point: Point, field: str, limit_us: float) -> Outcome:
@@ -114,12 +114,11 @@ def _latency(where: str, name: str, point: Point, field: str, limit_us: float) -
     if value is None:
         return _outcome("failed", name, limit, "not measured", where, "perf_analyzer gave no such percentile")
     assert isinstance(point.latency, Latency)
-    got, notes = f"{milliseconds(value)} ms", []
+    notes = []
     interval = p99_interval(point) if field == "p99_us" else None
-    if interval is not None:
-        got += f" [{milliseconds(interval[0])}, {milliseconds(interval[1])}]"
-        if interval[0] < limit_us < interval[1]:
-            notes.append("within the noise of the limit")
+    got = with_interval(value, interval, milliseconds) + " ms"
+    if interval is not None and interval[0] < limit_us < interval[1]:
+        notes.append("within the noise of the limit")
     beyond = point.latency.requests * _BEYOND_PERCENT.get(field, 100.0) / 100
     if beyond < MINIMUM_BEYOND:
         notes.append(f"rests on {beyond:.0f} of {point.latency.requests} requests: longer --seconds")

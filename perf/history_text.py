@@ -7,7 +7,7 @@ from typing import Any
 
 from perf.columns import markdown_table, text_table
 from perf.history_rows import Row
-from perf.report import milliseconds, rate
+from perf.table import milliseconds, rate, with_interval
 
 _HEADINGS = (
     "load",
@@ -69,11 +69,6 @@ def to_markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*table, "", *(f"- {line}" for line in _machines(rows))])
 
 
-def with_range(value: str, low: str, high: str) -> str:
-    """``100 [90, 110]``."""
-    return f"{value} [{low}, {high}]"
-
-
 def _rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     letters = _letters(rows)
     made: list[tuple[str, ...]] = []
@@ -87,11 +82,8 @@ def _rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         if row.error is not None or row.inferences_per_s is None:
             made.append((str(row.load), *who, "failed", "-", "-", "-", row.error or ""))
             continue
-        speed, p99 = rate(row.inferences_per_s), milliseconds(row.p99_us)
-        if row.interval:
-            speed = with_range(speed, *map(rate, row.interval))
-        if row.p99_interval_us:
-            p99 = with_range(p99, *map(milliseconds, row.p99_interval_us))
+        speed = with_interval(row.inferences_per_s, row.interval, rate)
+        p99 = with_interval(row.p99_us, row.p99_interval_us, milliseconds) if row.p99_us is not None else "-"
         doubts = ", ".join(code.replace("_", " ") for code in row.doubts)
         made.append((str(row.load), *who, speed, milliseconds(row.p50_us), p99, str(row.requests), doubts))
     return made

@@ -18,8 +18,8 @@ from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
 from perf.parse import passes_of
 from perf.points import Measured, doubts_of, measured, with_server
-from perf.report import milliseconds, rate
 from perf.result import Doubt, Point
+from perf.table import milliseconds, rate
 from perf.target import Subject, Target
 from perf.usage import Meter, usage_doubts
 from perf.workload import Workload

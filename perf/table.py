@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from perf.loads import load_of
 from perf.result import BenchResult, Point, ServerSide
@@ -10,6 +10,9 @@ from perf.spread import p99_interval, rate_interval
 from perf.stability import MINIMUM_BEYOND
 
 _FIGURES = ("queue ms", "compute ms", "mean batch", "requests", "doubts")
+
+
+TOO_NOISY = 3.0
 
 
 class Columns:
@@ -82,7 +85,18 @@ def plus_minus(value: float, interval: tuple[float, float] | None) -> str:
     if interval is None or value <= 0:
         return ""
     percent = max(interval[1] / value - 1, 1 - interval[0] / value) * 100
+    if percent >= 100:
+        return " ±>100%"
     return f" ±{percent:.1f}%" if percent < 10 else f" ±{percent:.0f}%"
+
+
+def with_interval(value: float, interval: tuple[float, float] | None, spell: Callable[[float], str]) -> str:
+    """``100 [95, 105]``; an interval whose end is more than three times as much says only that nothing is known."""
+    if interval is None:
+        return spell(value)
+    if interval[1] > TOO_NOISY * value:
+        return f"{spell(value)} [too noisy]"
+    return f"{spell(value)} [{spell(interval[0])}, {spell(interval[1])}]"
 
 
 def _percentile(point: Point, percentile: float) -> str:

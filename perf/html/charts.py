@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -24,7 +25,7 @@ from perf.html.svg import (
 from perf.loads import LoadKey, load_of
 from perf.result import BenchResult, Point
 from perf.spread import p99_interval, rate_interval
-from perf.table import milliseconds, rate
+from perf.table import TOO_NOISY, milliseconds, rate
 
 WIDE, NARROW = (760, 360), (340, 300)
 SPELL = (Spell(), Spell())
@@ -63,12 +64,11 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
         return None
     xs = [each for point in points for each in (point.inferences_per_s or 0, *(rate_interval(point) or ()))]
     ys = [each / 1000 for point in points for each in (_p99(point), *(p99_interval(point) or ()))]
-    # One point that is hardly known must not squeeze all others.
-    xs = [each for each in xs if each <= 3 * max(point.inferences_per_s or 0 for point in points)]
-    ys = [each for each in ys if each <= 3 * max(_p99(point) for point in points) / 1000]
+    xs = _near(xs, [point.inferences_per_s or 0 for point in points])
+    ys = _near(ys, [_p99(point) / 1000 for point in points])
 
     def draw(drawing: Drawing) -> None:
-        x, y = plot_scales(drawing, [each for each in xs if each > 0], [each for each in ys if each > 0])
+        x, y = plot_scales(drawing, xs, ys)
         drawing.axes(x, y, ("inferences per second", "p99, ms"), SPELL)
         for model, curve in curves.items():
             kind = f"s{series[model] % 8}"
@@ -106,6 +106,11 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
     return figure("curve", "Throughput against latency", about, draw, legend, table)
 
 
+def _near(ends: Sequence[float], values: Sequence[float]) -> list[float]:
+    """Ends of intervals without those that are far from every value: what is hardly known must not squeeze the rest."""
+    return [end for end in ends if min(values) / TOO_NOISY <= end <= max(values) * TOO_NOISY]
+
+
 def _p99(point: Point) -> float:
     return point.latency.p99_us if point.latency is not None else 0.0
 
@@ -124,9 +129,14 @@ def shared_load(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant in the trade between accuracy, latency and size; larger accuracy, smaller others are better."""
+    """A variant in the trade between accuracy, latency and size; larger accuracy, smaller others are better.
+
+    Attributes:
+        task: names of its inputs and outputs: those of another task are no choice.
+    """
 
     model: str
+    task: frozenset[str]
     accuracy: float | None
     latency_us: float
     size_bytes: float | None
@@ -142,14 +152,16 @@ class Candidate:
 
 
 def pareto_front(result: BenchResult) -> Figure | None:
-    """Accuracy against latency, size as size; None where fewer than two variants tell accuracy or size."""
+    """Accuracy against latency, size as size; None where fewer than two variants of a task tell accuracy or size."""
     load = shared_load(result, heaviest=False)
     found = []
     for run in result.models:
         point = next((point for point in measured(run) if load_of(point) == load), None)
         if point is not None and point.latency is not None:
             accuracy, size = (_float(run.about.get(key)) for key in ("accuracy", "size_bytes"))
-            found.append(Candidate(run.model, accuracy, point.latency.p50_us, size))
+            found.append(Candidate(run.model, _task(run.config), accuracy, point.latency.p50_us, size))
+    tasks = Counter(each.task for each in found)
+    found = [each for each in found if each.task == tasks.most_common(1)[0][0]]
     by_accuracy = sum(each.accuracy is not None for each in found) > 1
     shown = [each for each in found if (each.accuracy if by_accuracy else each.size_bytes) is not None]
     if len(shown) < 2:
@@ -190,6 +202,11 @@ def pareto_front(result: BenchResult) -> Figure | None:
     title = "Accuracy, latency and size" if by_accuracy else "Latency and size"
     legend = {each.model: series[each.model] for each in shown}
     return figure("front", title, about, draw, legend, Table(title, headings, rows, frozenset({1, 2, 3})))
+
+
+def _task(config: Mapping[str, Any]) -> frozenset[str]:
+    tensors = [*(config.get("input") or ()), *(config.get("output") or ())]
+    return frozenset(str(tensor.get("name")) for tensor in tensors)
 
 
 def _float(value: object) -> float | None:

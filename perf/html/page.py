@@ -13,7 +13,7 @@ from perf.html.breakdown import breakdown
 from perf.html.charts import latency_histogram, pareto_front, throughput_against_latency
 from perf.html.parts import Cell, Table, number, ranged, text, time
 from perf.loads import load_of
-from perf.machines import facts_that_count
+from perf.machines import GIB, facts_that_count
 from perf.result import BenchResult, Point
 from perf.spread import p99_interval, rate_interval
 from perf.stability import MEANINGS
@@ -66,10 +66,8 @@ def _facts(result: BenchResult) -> Iterator[tuple[str, str]]:
     yield "run", result.id[:ID_LENGTH]
     if result.revision:
         yield "revision", short_revision(result.revision)
-    yield (
-        "server",
-        result.server.get("runtime") or f"{result.server.get('url')} {result.server.get('version', '')}".strip(),
-    )
+    address = f"{result.server.get('url')} {result.server.get('version', '')}".strip()
+    yield "server", result.server.get("runtime", "").partition(" at ")[0] or address
     yield "client", f"perf_analyzer {result.tool.version}"
     yield "machine", f"{result.machine.get('cpu')}, {result.machine.get('cores_usable')} cores"
 
@@ -191,10 +189,14 @@ def _machine(result: BenchResult) -> Iterator[tuple[str, str]]:
     if result.machine.get("cores") != result.machine.get("cores_usable"):
         yield "cores in all", str(result.machine.get("cores"))
     for key, value in result.machine.items():
-        if key not in ("cpu", "cores_usable", "memory_bytes", "architecture", "libc", "gpus") and value not in (
-            None,
-            "",
-            [],
-        ):
-            spelled = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-            yield words(key), spelled
+        if key not in _COUNTED and value not in (None, "", []):
+            yield words(key.removesuffix("_bytes")), _spelled(key, value)
+    yield "server's place", result.server.get("runtime", "").partition(" at ")[2] or result.server.get("url", "")
+
+
+def _spelled(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{value / GIB:.1f} GiB"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

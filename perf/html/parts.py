@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from perf.result import BenchResult, ModelRun, Point
-from perf.table import milliseconds, rate
+from perf.table import milliseconds, rate, with_interval
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def ranged(value: float | None, interval: tuple[float, float] | None, spell: Cal
         return Cell("-", None)
     if interval is None:
         return Cell(spell(value), value)
-    return Cell(f"{spell(value)} [{spell(interval[0])}, {spell(interval[1])}]", value, note="95% interval")
+    return Cell(with_interval(value, interval, spell), value, note="95% interval")
 
 
 def measured(run: ModelRun) -> list[Point]:

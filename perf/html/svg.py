@@ -10,7 +10,7 @@ from html import escape
 SERIES = 8
 """Colours and markers; beyond, they begin again."""
 
-MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52, 16, 12, 44
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 62, 16, 12, 44
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Drawing:
         self.line(left, bottom, right, bottom, "axis")
         self.text((left + right) / 2, self.height - 8, labels[0], kind="label")
         self.parts.append(
-            f'<text class="label" transform="translate(13 {(top + bottom) / 2:g}) rotate(-90)" '
+            f'<text class="label" transform="translate(11 {(top + bottom) / 2:g}) rotate(-90)" '
             f'text-anchor="middle">{escape(labels[1])}</text>'
         )
 

@@ -234,7 +234,7 @@ def test_a_real_run_is_kept_gated_and_compared(gate, server, tmp_path, capsys, m
     path = gate("checks: [{model: scale, p99: 10s, throughput: 1}, {model: scale, throughput: 1000000000}]")
     assert run(app, [*arguments, "--gate", str(path), "--format", "markdown"]) == 1
     text = capsys.readouterr().out
-    assert "Gate failed: 1 of 3 limits" in text and "1,000,000,000/s or more" in text
+    assert "Gate failed: 1 of 3 limits" in text and "1,000,000,000 per s or more" in text
     (row,) = History(tmp_path / "h.sqlite").rows("scale")
     assert row.inferences_per_s > 1 and row.p99_us > 0
     path.write_text(f"regression: {{against: {row.run[:8]}, tolerated: 99%}}")

@@ -72,6 +72,13 @@ def test_the_front_is_what_nothing_beats(made):
     assert figure.title == "Latency and size" and "Accuracy is not known" in figure.about
     assert [row[4].text for row in figure.table.rows] == ["no", "yes", "no"]
     assert pareto_front(results.result(results.point())) is None
+    # What takes other inputs is no choice in place of these.
+    other = [
+        run.model_copy(update={"config": {"input": [{"name": "bytes"}]}}) if run.model == "digits_bad" else run
+        for run in made.models
+    ]
+    front = pareto_front(made.model_copy(update={"models": tuple(other)}))
+    assert [row[0].text for row in front.table.rows] == ["digits_fp32", "digits_int8"]
 
 
 def test_the_histogram_is_a_share_of_the_requests_at_one_load(made):

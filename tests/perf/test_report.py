@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from perf.model_analyzer import instance_groups, to_model_analyzer_csv
 from perf.report import read_result, to_csv, to_json, to_markdown, to_text, write_report
 from perf.result import BenchResult, Doubt, Latency, ModelRun, Point, ServerSide, Tool
+from perf.table import plus_minus, rate, with_interval
 from tests.perf import results
 
 
@@ -189,3 +190,9 @@ def test_streams_have_columns_where_there_are_any():
     assert (row["first_p50_us"], row["first_p99_us"], row["responses_per_s"]) == ("50.0", "90.0", "800.0")
     rows = [line for line in to_markdown(made).splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
+
+
+def test_an_interval_that_says_nothing_is_said_to():
+    assert plus_minus(100, (98, 103)) == " ±3.0%" and plus_minus(100, (20, 5000)) == " ±>100%"
+    assert with_interval(100, (98, 103), rate) == "100 [98, 103]"
+    assert with_interval(100, (1, 5000), rate) == "100 [too noisy]" and with_interval(100, None, rate) == "100"

@@ -1,4 +1,4 @@
-"""A workload's YAML file as plain data that knows the line of each key."""
+"""A YAML file of a user (a workload, a gate) as plain data that knows the line of each key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from perf.errors import WorkloadError
-from serving.errors import Problem
+from serving.errors import Problem, ProblemsError
 
 KeyPath = tuple[str | int, ...]
 
@@ -22,9 +22,22 @@ def spell(path: KeyPath) -> str:
 
 
 class Document:
-    """A YAML file as plain data that knows the line of each key; keys given twice are problems."""
+    """A YAML file as plain data that knows the line of each key and item; keys given twice are problems.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file; a mapping.
+        noun: what it is, for messages.
+        error: raised when it cannot be read at all.
+        fix: what to do then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        noun: str = "workload",
+        error: type[ProblemsError] = WorkloadError,
+        fix: str = "bench-repo WORKLOAD.yaml, or flags only: bench-repo --repository DIR",
+    ) -> None:
         self.path = path
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[Problem] = []
@@ -32,17 +45,15 @@ class Document:
             root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-            fix = "bench-repo WORKLOAD.yaml, or flags only: bench-repo --repository DIR"
-            raise WorkloadError([Problem("the workload cannot be read", where=str(path), got=reason, fix=fix)]) from exc
+            raise error([Problem(f"the {noun} cannot be read", where=str(path), got=reason, fix=fix)]) from exc
         except yaml.YAMLError as exc:
             mark = getattr(exc, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
             got = str(getattr(exc, "problem", None) or exc)
-            raise WorkloadError([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
+            raise error([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
         if root is not None and not isinstance(root, yaml.MappingNode):
             got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            problem = Problem("not a workload", where=str(path), expected="a mapping (key: value)", got=got)
-            raise WorkloadError([problem])
+            raise error([Problem(f"not a {noun}", where=str(path), expected="a mapping (key: value)", got=got)])
         self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
 
     def where(self, path: KeyPath) -> str:
@@ -71,5 +82,8 @@ class Document:
                 result[str(key_node.value)] = self._plain(value_node, below)
             return result
         if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                below = (*path, index)
+                self.lines[below] = item.start_mark.line + 1
             return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
         return yaml.constructor.SafeConstructor().construct_object(node)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perf.yaml_source import KeyPath, YamlSource
+from perf.document import Document, KeyPath
 from serving.errors import Problem, ProblemsError
 
 LATENCIES = {"p50": "p50_us", "p90": "p90_us", "p95": "p95_us", "p99": "p99_us", "p99_9": "p99_9_us", "mean": "mean_us"}
@@ -93,11 +93,11 @@ def load_gate(path: Path) -> Gate:
     Raises:
         GateError: with every problem, each with its line.
     """
-    return _Reader(YamlSource(path, "a gate", GateError)).gate()
+    return _Reader(Document(path, "gate", GateError, fix="")).gate()
 
 
 class _Reader:
-    def __init__(self, source: YamlSource) -> None:
+    def __init__(self, source: Document) -> None:
         self.source = source
         self.problems = list(source.problems)
 

@@ -66,8 +66,9 @@ def ratio_of_independent_medians(first: Sequence[float], second: Sequence[float]
     above, below = (
         np.median(values[random.integers(0, len(values), (RESAMPLES, len(values)))], axis=1) for values in (a, b)
     )
-    # The side with fewer values is the one that the bootstrap says too little of.
-    return _interval(float(np.median(a) / np.median(b)), above / below, min(len(a), len(b)))
+    fewer = min(len(a), len(b))
+    freedom = len(a) + len(b) - 2 if fewer > 1 else None
+    return _interval(float(np.median(a) / np.median(b)), above / below, fewer, freedom)
 
 
 def median_with_interval(values: Sequence[float]) -> Interval:
@@ -79,17 +80,16 @@ def _resamples(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
 
 
-def _interval(value: float, resampled: NDArray[np.float64], count: int) -> Interval:
+def _interval(value: float, resampled: NDArray[np.float64], count: int, freedom: int | None = None) -> Interval:
     if count == 1:
         return Interval(0.0, value, math.inf)
     low, high = (float(end) for end in np.percentile(resampled, (LOW_PERCENT, HIGH_PERCENT)))
     # The larger of both sides, for both: with few values the median often is one of the ends that can be drawn.
-    factor = max(value / low, high / value, 1.0) ** _widening(count)
+    factor = max(value / low, high / value, 1.0) ** _widening(count, freedom or count - 1)
     return Interval(value / factor, value, value * factor)
 
 
-def _widening(count: int) -> float:
-    freedom = count - 1
+def _widening(count: int, freedom: int) -> float:
     # Beyond the table by its expansion, t = z + (z^3 + z) / 4n, good to a thousandth there.
     student = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
-    return student / _NORMAL * math.sqrt(count / freedom)
+    return student / _NORMAL * math.sqrt(count / (count - 1))

@@ -250,3 +250,15 @@ def test_markdown_rows_are_equally_long():
     text = to_markdown(compare(side(one), side(one.model_copy(update={"id": "f" * 32}))))
     rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 3 and len({row.count("|") for row in rows}) == 1
+
+
+def test_the_allowance_bears_what_differs_between_two_runs():
+    """Three rounds each with 2% of noise, and runs that differ by 2% as a whole: rounds alone would be fooled."""
+    random.seed(3)
+
+    def measured(number):
+        level = 100 * random.lognormvariate(0, 0.02)
+        return side(result(point(rates=[level * random.lognormvariate(0, 0.02) for _ in range(3)]), number=number))
+
+    verdicts = [only(compare(measured(1), measured(2))).verdict for _ in range(60)]
+    assert verdicts.count("faster") + verdicts.count("slower") <= 3

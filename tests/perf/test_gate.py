@@ -175,7 +175,7 @@ def test_every_mistake_with_its_line(gate):
         ("regression: yes", "regression is no mapping"),
         ("- a", "not a gate"),
         ("checks: [", "not valid YAML"),
-        (None, "a gate cannot be read"),
+        (None, "the gate cannot be read"),
     ],
 )
 def test_what_is_no_gate(gate, tmp_path, text, what):

@@ -1,21 +1,41 @@
-"""The reference page names everything there is."""
+"""The reference pages name everything there is."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from perf.report import _CSV_COLUMNS, RESULT
+from perf.gate_file import LATENCIES, METRICS
+from perf.history import _TABLES
+from perf.model_analyzer import FILE
+from perf.report import _CSV_COLUMNS, CSV_FILE, HTML_FILE, MARKDOWN_FILE, RESULT
 from perf.stability import MEANINGS
 from perf.workload import Workload
 
-TEXT = (Path(__file__).parents[2] / "docs/reference/bench-repo.md").read_text()
+REFERENCE = Path(__file__).parents[2] / "docs/reference"
+TEXT, RESULTS = ((REFERENCE / name).read_text() for name in ("bench-repo.md", "bench-results.md"))
 
 
-@pytest.mark.parametrize(
-    "name", [*Workload.model_fields, *_CSV_COLUMNS, *MEANINGS, RESULT, "busy_machine", "cpu_steal"]
-)
+@pytest.mark.parametrize("name", [*Workload.model_fields, *MEANINGS, RESULT, "busy_machine", "cpu_steal"])
 def test_the_reference_names(name):
     assert f"`{name}`" in TEXT
+
+
+def tables():
+    """The columns of each table of the history."""
+    with sqlite3.connect(":memory:") as database:
+        database.executescript(_TABLES)
+        names = ("runs", "points")
+        return {name: [row[1] for row in database.execute(f"PRAGMA table_info({name})")] for name in names}
+
+
+FILES = (RESULT, CSV_FILE, MARKDOWN_FILE, HTML_FILE, FILE)
+COLUMNS = [name for table in ("runs", "points") for name in tables()[table]]
+
+
+@pytest.mark.parametrize("name", dict.fromkeys([*_CSV_COLUMNS, *FILES, *COLUMNS, *LATENCIES, *METRICS]))
+def test_the_reference_of_results_names(name):
+    assert f"`{name}`" in RESULTS or f"].{name}`" in RESULTS
 
 
 def test_the_reference_states_the_defaults():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 READY = "READY"
 METRICS_PORT = 8002
+_TRUST = ("SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
     from serving import Client
 
     if workload.address is not None:
-        with Client(f"{workload.protocol}://{workload.address}") as client:
-            url = f"{workload.protocol}://{workload.address}"
+        url = f"{workload.protocol}{'s' if workload.tls else ''}://{workload.address}"
+        with _trusting(workload.ca_file), Client(url) as client:
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
@@ -102,6 +104,24 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
             yield Target(client, address, facts, server.metrics_url)
+
+
+@contextmanager
+def _trusting(ca_file: Path | None) -> Iterator[None]:
+    """Our own client trusts these certificates; OpenSSL and gRPC take them from the environment, once in a process."""
+    if ca_file is None:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in _TRUST}
+    os.environ.update(dict.fromkeys(_TRUST, str(ca_file.absolute())))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _metrics_url(workload: Workload) -> str | None:
@@ -132,6 +152,13 @@ def _must_answer(client: Client, url: str, protocol: str) -> None:
     if client.is_live():
         return
     other = "grpc" if protocol == "http" else "http"
+    if url.startswith(("https:", "grpcs:")):
+        raise ServerUnavailableError(
+            "no server answers, or not with a certificate that is trusted",
+            where=url,
+            expected=f"a Triton behind TLS that speaks {protocol} at this port",
+            fix=f"--ca-file with the certificate that signed the server's; without TLS it is {protocol}://",
+        )
     raise ServerUnavailableError(
         "no server answers",
         where=url,

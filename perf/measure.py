@@ -128,7 +128,7 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
                 campaign.measure()
             except KeyboardInterrupt:
                 if output is not None and campaign.done:
-                    write_report(_result(campaign, begun, binary, target, folder), folder)
+                    _write(_result(campaign, begun, binary, target, folder), folder, reporter)
                     reporter.warn(f"interrupted: what was measured so far is in {folder}")
                 raise
             result = _result(campaign, begun, binary, target, folder if output is not None else None)

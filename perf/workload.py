@@ -33,6 +33,9 @@ from serving.errors import Problem
 
 Positive = Annotated[int, Field(ge=1)]
 DEFAULT_REPOSITORY = Path("model_repository")
+MOST_REQUESTS = 5_000_000
+"""Of one run at a rate: perf_analyzer holds them all in memory."""
+
 _FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
 _URL = re.compile(r"(?:(https?|grpcs?)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
 
@@ -240,6 +243,9 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if data.get("distribution") in ("constant", "poisson") and not rate:
         fix = "--rate 50 (requests a second), or leave --distribution out"
         problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
+    if data.get("budget") is not None and data.get("precision") is None:
+        fix = "--precision 5 (percent), or --rounds N for a number of rounds"
+        problems.append(Problem("a budget without a precision", where=where(("budget",)), fix=fix))
     seconds = _number(data.get("seconds", Workload.model_fields["seconds"].default))
     for value in rate if isinstance(rate, (list, tuple)) else [rate]:
         number = _number(value)
@@ -249,6 +255,11 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
             problems.append(
                 Problem("too few requests to measure", where=where(("rate",)), expected="at least 2", got=got, fix=fix)
             )
+        elif number and seconds and number * seconds > MOST_REQUESTS:
+            got = f"{number:g} a second for {seconds:g} s"
+            fix = "shorter --seconds, and more --rounds"
+            expected = f"at most {MOST_REQUESTS:,} in a round"
+            problems.append(Problem("too many requests", where=where(("rate",)), expected=expected, got=got, fix=fix))
     return problems
 
 

@@ -55,7 +55,10 @@ def bench_repo(
     repository: Annotated[
         Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http://... or grpc://...")] = None,
+    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http[s]://... or grpc[s]://...")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates to trust with https:// and grpcs://.")
+    ] = None,
     metrics_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Its metrics (default: port 8002, if something is there).")
     ] = None,
@@ -116,6 +119,7 @@ def bench_repo(
     flags = {
         "repository": repository,
         "url": url,
+        "ca_file": ca_file,
         "metrics_url": metrics_url,
         "models": model or None,
         "concurrency": _numbers(concurrency),

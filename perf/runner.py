@@ -86,6 +86,8 @@ class Run:
             batch_size=workload.batch_size,
             shared_memory=workload.shared_memory,
             window_s=min(WARM_UP_S, workload.seconds),
+            tls=workload.tls,
+            ca_file=workload.ca_file.absolute() if workload.ca_file is not None else None,
             streaming=subject.spec.decoupled,
             sequence_length=workload.sequence_length if subject.spec.stateful else None,
             windows=WARM_UP_WINDOWS,

@@ -78,8 +78,8 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
     from serving import Client
 
     if workload.address is not None:
-        with Client(f"{workload.protocol}://{workload.address}") as client:
-            url = f"{workload.protocol}://{workload.address}"
+        url = f"{workload.protocol}{'s' if workload.tls else ''}://{workload.address}"
+        with Client(url, ca_file=workload.ca_file) as client:
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
@@ -132,6 +132,13 @@ def _must_answer(client: Client, url: str, protocol: str) -> None:
     if client.is_live():
         return
     other = "grpc" if protocol == "http" else "http"
+    if url.startswith(("https:", "grpcs:")):
+        raise ServerUnavailableError(
+            "no server answers, or not with a certificate that is trusted",
+            where=url,
+            expected=f"a Triton behind TLS that speaks {protocol} at this port",
+            fix=f"--ca-file with the certificate that signed the server's; without TLS it is {protocol}://",
+        )
     raise ServerUnavailableError(
         "no server answers",
         where=url,

@@ -33,8 +33,11 @@ from serving.errors import Problem
 
 Positive = Annotated[int, Field(ge=1)]
 DEFAULT_REPOSITORY = Path("model_repository")
+MOST_REQUESTS = 5_000_000
+"""Of one run at a rate: perf_analyzer holds them all in memory."""
+
 _FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
-_URL = re.compile(r"(?:(http|grpc)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
+_URL = re.compile(r"(?:(https?|grpcs?)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
 
 
 class Workload(BaseModel):
@@ -42,7 +45,9 @@ class Workload(BaseModel):
 
     Attributes:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
-        url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``.
+        url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``; ``https://`` and ``grpcs://``
+            where the connection is encrypted.
+        ca_file: certificates (PEM) to trust for that, instead of the system's.
         metrics_url: where a running server tells how busy its machine is; by default its port 8002 is tried.
         models: which models; empty means every model that is ready.
         concurrency: how many requests are under way at once; one point is measured for each. Where a rate or intervals
@@ -67,6 +72,7 @@ class Workload(BaseModel):
 
     repository: Path | None = None
     url: str | None = None
+    ca_file: Path | None = None
     metrics_url: str | None = None
     models: tuple[str, ...] = ()
     concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16)
@@ -97,7 +103,7 @@ class Workload(BaseModel):
             filled.setdefault("concurrency", ())
         url = filled.get("url")
         if isinstance(url, str) and (match := _URL.fullmatch(url)) and match[1]:
-            filled.setdefault("protocol", match[1])
+            filled.setdefault("protocol", match[1].removesuffix("s"))
         return filled
 
     @field_validator("models", "concurrency", "rate")
@@ -110,6 +116,12 @@ class Workload(BaseModel):
         """``host:port`` of the running server, None when one is to be started."""
         match = _URL.fullmatch(self.url) if self.url else None
         return f"{match[2]}:{match[3]}" if match else None
+
+    @property
+    def tls(self) -> bool:
+        """The connection to the running server is encrypted."""
+        match = _URL.fullmatch(self.url) if self.url else None
+        return match is not None and (match[1] or "").endswith("s")
 
 
 def load_workload(
@@ -128,7 +140,7 @@ def load_workload(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     document = Document(path) if path is not None else None
     data = dict(document.data) if document is not None else {}
-    for name in ("repository", "intervals"):
+    for name in ("repository", "intervals", "ca_file"):
         if document is not None and isinstance(data.get(name), str) and path is not None:
             data[name] = path.parent / data[name]
     data |= given
@@ -193,6 +205,11 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
                 fix="--shared-memory system, which hands tensors over in the memory of the machine",
             )
         )
+    ca_file = data.get("ca_file")
+    if isinstance(ca_file, (str, Path)) and not Path(ca_file).is_file():
+        problems.append(
+            Problem("no such file", where=where(("ca_file",)), expected="certificates (PEM)", got=str(ca_file))
+        )
     metrics_url = data.get("metrics_url")
     if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
         expected = "http://HOST:8002/metrics"
@@ -200,14 +217,9 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if isinstance(url, str):
         match = _URL.fullmatch(url)
         if match is None or not 0 < int(match[3]) < 65536:
-            example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000"
-            fix = (
-                "encrypted connections are not supported: measure beside the server" if url.startswith("https") else ""
-            )
-            problems.append(
-                Problem("not a server's address", where=where(("url",)), expected=example, got=url, fix=fix)
-            )
-        elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1]:
+            example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000 (https, grpcs: encrypted)"
+            problems.append(Problem("not a server's address", where=where(("url",)), expected=example, got=url))
+        elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1].removesuffix("s"):
             problems.append(
                 Problem(
                     "the address and the protocol contradict each other",
@@ -231,6 +243,9 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if data.get("distribution") in ("constant", "poisson") and not rate:
         fix = "--rate 50 (requests a second), or leave --distribution out"
         problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
+    if data.get("budget") is not None and data.get("precision") is None:
+        fix = "--precision 5 (percent), or --rounds N for a number of rounds"
+        problems.append(Problem("a budget without a precision", where=where(("budget",)), fix=fix))
     seconds = _number(data.get("seconds", Workload.model_fields["seconds"].default))
     for value in rate if isinstance(rate, (list, tuple)) else [rate]:
         number = _number(value)
@@ -240,6 +255,11 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
             problems.append(
                 Problem("too few requests to measure", where=where(("rate",)), expected="at least 2", got=got, fix=fix)
             )
+        elif number and seconds and number * seconds > MOST_REQUESTS:
+            got = f"{number:g} a second for {seconds:g} s"
+            fix = "shorter --seconds, and more --rounds"
+            expected = f"at most {MOST_REQUESTS:,} in a round"
+            problems.append(Problem("too many requests", where=where(("rate",)), expected=expected, got=got, fix=fix))
     return problems
 
 

@@ -22,9 +22,7 @@ def erlang_c(servers, offered):
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_constant_service_waits_as_in_m_d_1(load):
     # Pollaczek and Khinchine: the mean wait is load / (2 (1 - load)) services.
-    found = simulate(
-        Batching(), Arrivals(rate_per_s=load * 1e4), lambda batch, busy: 100.0, requests=60_000, seed=3
-    )
+    found = simulate(Batching(), Arrivals(rate_per_s=load * 1e4), lambda batch, busy: 100.0, requests=60_000, seed=3)
     assert found.queue_us == pytest.approx(load / (2 * (1 - load)) * 100, rel=0.06)
     assert found.busy == pytest.approx(load, rel=0.03)
     assert found.latency_us.mean() == pytest.approx(found.queue_us + 100, rel=0.05)
@@ -51,7 +49,9 @@ def test_a_closed_loop_keeps_an_instance_busy_and_obeys_littles_law():
     assert found.inferences_per_s == pytest.approx(1e4, rel=0.01)
     assert found.inferences_per_s * found.latency_us.mean() / 1e6 == pytest.approx(4, rel=0.01)
     alone = simulate(Batching(), Arrivals(concurrency=1), lambda batch, busy: 100.0, front_us=30, rest_us=20)
-    assert alone.percentile_us(50) == pytest.approx(150) and alone.inferences_per_s == pytest.approx(1e6 / 150, rel=0.01)
+    assert alone.percentile_us(50) == pytest.approx(150) and alone.inferences_per_s == pytest.approx(
+        1e6 / 150, rel=0.01
+    )
 
 
 def test_the_front_bounds_the_rate():
@@ -64,7 +64,9 @@ def test_requests_that_wait_are_executed_together_up_to_the_maximum():
         return 100.0 + batch
 
     found = simulate(Batching(max_batch_size=8), Arrivals(concurrency=64), service)
-    assert found.mean_batch == pytest.approx(8, rel=0.02) and found.inferences_per_s == pytest.approx(8e6 / 108, rel=0.02)
+    assert found.mean_batch == pytest.approx(8, rel=0.02) and found.inferences_per_s == pytest.approx(
+        8e6 / 108, rel=0.02
+    )
     preferred = simulate(Batching(max_batch_size=64, preferred=(4,)), Arrivals(concurrency=64), service)
     assert preferred.mean_batch == pytest.approx(4, rel=0.02)  # the largest preferred size is where a batch closes
     without = simulate(Batching(max_batch_size=8, dynamic=False), Arrivals(concurrency=64), service)

@@ -1,8 +1,8 @@
 """How many machines like this one a request rate needs, from the measured curve: with what is not known about it.
 
-The rate that one machine carries is found by playing Poisson loads against the chosen configuration until its percentile
-breaks the limit. The simulation is at the level of what was measured, and as unsure as that: the interval of the
-measured throughput is carried over.
+The rate that one machine carries is found by playing Poisson loads against the chosen configuration until its
+percentile breaks the limit. The simulation is at the level of what was measured, and as unsure as that: the interval of
+the measured throughput is carried over.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from serving import Client
 from serving.errors import TritonRepoError
 
 NS_PER_US = 1000.0
-FEWEST_EXECUTIONS = 3
+FEWEST_EXECUTIONS = 2
 PASSES = 3
 """How often all points are gone through. Of a point the fastest pass counts: what disturbs an execution from outside is
 no property of the batch, and is in the measurements that the simulation is brought to the level of."""
@@ -120,12 +120,14 @@ def measure_curve(
     Args:
         spec: of the loaded model.
         requests: samples of one shape, without the batch dimension where the model batches.
-        seconds: for the whole curve, about; each point gets at least :data:`FEWEST_EXECUTIONS` executions.
+        seconds: for the whole curve, about; each point gets one pass and :data:`FEWEST_EXECUTIONS` executions whatever
+            that takes.
 
     Raises:
         InferenceError: the model does not answer.
     """
-    batches = batches_up_to(spec.max_batch_size) if spec.max_batch_size else [1]
+    batches = batches_up_to(spec.max_batch_size)[::-2][::-1] if spec.max_batch_size else []
+    batches = sorted({1, *batches})  # every second power: between them a straight line does
     levels = levels_up_to(instances)
     points = [(batch, busy) for busy in levels for batch in batches]
     each_s = seconds / (len(points) * PASSES)
@@ -136,8 +138,11 @@ def measure_curve(
         client.infer(
             spec.name, _batch(requests, batch, batching=spec.max_batch_size > 0)
         )  # the first of a shape is slow
-    for _ in range(PASSES):
+    ends_at_s = time.monotonic() + seconds
+    for number in range(PASSES):
         for batch, busy in points:
+            if number and time.monotonic() > ends_at_s:
+                break
             tensors = _batch(requests, batch, batching=spec.max_batch_size > 0)
             before = _executed(client, spec.name, batch)
             latencies = _send(client, spec.name, tensors, busy, each_s)

@@ -7,15 +7,14 @@
     evidence:
       digits: {...}
 
-``build-repo`` applies ``models`` over the ``models.yaml`` that lies beside it; ``evidence`` is for people. A file that is
-there keeps its other models.
+``build-repo`` applies ``models`` over the ``models.yaml`` that lies beside it; ``evidence`` is for people. A file that
+is there keeps its other models.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any

@@ -15,7 +15,7 @@ from perf.tune.curve import Curve
 from perf.tune.simulate import Arrivals, Prediction, simulate
 from perf.tune.space import Settings
 
-REQUESTS = 700
+REQUESTS = 300
 """Played for one prediction: enough to rank; the 99th percentile of so few is rough, and is corrected."""
 
 NEARNESS = 0.5

@@ -59,7 +59,7 @@ def tune(
     Raises:
         TuneUsageError: the model is not there, or of a kind that is not tuned.
         TuneError: the journal cannot be used; perf_analyzer gave nothing for the default.
-        AnalyzerUnavailableError, ServerStartError, ServerUnavailableError, ModelLoadError: no tool, no server, no model.
+        AnalyzerUnavailableError, ServerStartError, ServerUnavailableError, ModelLoadError: no tool, server, or model.
     """
     started_s = time.monotonic()
     variants = find_variants(request.repository, request.model)

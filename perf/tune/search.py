@@ -37,7 +37,7 @@ UNLIKE = 0.45
 """How unlike two newcomers of one round are to be: two of a kind tell little more than one."""
 
 Measure = Callable[[Trial, int, float], Measured]
-"""``(trial, round, about what an answer takes in us)`` -> figures; raises what :class:`perf.tune.measuring.Meter` does."""
+"""``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
 
 
 @dataclass
@@ -190,7 +190,12 @@ class Search:
     def _all(self) -> Sequence[Trial]:
         if not hasattr(self, "_trials"):
             loads = self.request.loads
-            found = [Trial(s, arrivals) for s in self.space.settings() for arrivals in loads if _sensible(s, arrivals)]
+            found = [
+                Trial(s, arrivals)
+                for s in self.space.settings()
+                for arrivals in loads
+                if _sensible(s, arrivals, self.space.default)
+            ]
             self._trials = found
             self.predicted = len(found)
         return self._trials
@@ -220,11 +225,13 @@ class Search:
         return f"leader: {leader.settings.spell()}: {spelled}"
 
 
-def _sensible(settings: Settings, arrivals: Arrivals) -> bool:
+def _sensible(settings: Settings, arrivals: Arrivals, default: Settings) -> bool:
     """False where a knob cannot matter under this load: a batch that never fills only waits for its delay."""
     concurrency = arrivals.concurrency
     if concurrency is None:
         return True
+    if settings.max_batch_size != default.max_batch_size and concurrency <= default.max_batch_size:
+        return False
     if settings.preferred and max(settings.preferred) > concurrency:
         return False
     return not (settings.max_queue_delay_microseconds and settings.batching.most > concurrency)

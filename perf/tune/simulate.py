@@ -2,8 +2,8 @@
 
 A request passes the front (the server's network threads and the client, one at a time, ``front_us`` each), waits in the
 queue until the batcher sends it on, is executed on one of the instances together with others, and reaches its client
-``rest_us`` later. The batcher does what Triton's does: a batch leaves when an instance is free and the batch is full, or
-has a preferred size, or its oldest request has waited long enough.
+``rest_us`` later. The batcher does what Triton's does: a batch leaves when an instance is free and the batch is full,
+or has a preferred size, or its oldest request has waited long enough.
 
 Nothing here knows a server: times come in, figures go out. Microseconds (``_us``) throughout, rates per second.
 """

@@ -127,9 +127,10 @@ class Space:
         seen = {base}
         for largest in self.max_batch_sizes:
             plain = replace(base, max_batch_size=largest, preferred=(), max_queue_delay_microseconds=0, dynamic=True)
+            below = max((size for size in self.max_batch_sizes if size < largest), default=0)
             ways = [plain, replace(base, max_batch_size=largest)]
             for size in self.sizes:
-                if size < largest:
+                if below < size < largest:  # a larger max_batch_size would change nothing then
                     ways += [
                         replace(plain, preferred=(size,), max_queue_delay_microseconds=d) for d in (0, *self.delays)
                     ]

@@ -1,4 +1,4 @@
-"""A result in words: default -> tuned with intervals, what each knob did, what else was measured, the machines needed."""
+"""A result in words: default -> tuned with intervals, what each knob did, what else was measured, how many machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def _lines(result: TuneResult, width: int) -> Iterator[str]:
     shown = _unique([("default", result.default), ("tuned", result.chosen if result.status == "found" else None)])
     shown += [("nearest", result.nearest)] if result.nearest is not None else []
     others = [row for row in result.rows if row.error is None and all(row != each for _, each in shown)]
-    cells = [("", "inferences/s", percentile, "against default", "batch", "rounds", "configuration")]
+    cells: list[tuple[str, ...]] = [
+        ("", "inferences/s", percentile, "against default", "batch", "rounds", "configuration")
+    ]
     for title, row in [*shown, *((" ", row) for row in others[:6])]:
         if row is not None:
             cells.append(_cells(title, row))
@@ -98,5 +100,6 @@ def _capacity(capacity: Capacity) -> str:
     ends = " to ".join(rate(end) for end in capacity.sustained_interval)
     return (
         f"{capacity.rate_per_s:g} requests/s need {capacity.machines} of this machine ({span}): one carries "
-        f"{rate(capacity.sustained_per_s)}/s ({ends}) with random arrivals, its instances busy {capacity.busy:.0%} of the time"
+        f"{rate(capacity.sustained_per_s)}/s ({ends}) with random arrivals, its instances "
+        f"busy {capacity.busy:.0%} of the time"
     )

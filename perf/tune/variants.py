@@ -1,4 +1,4 @@
-"""The variants of a model in a repository, from the manifests that ``build-repo`` leaves; any other model is its own."""
+"""The variants of a model in a repository, by the manifests that ``build-repo`` leaves; any other model has one."""
 
 from __future__ import annotations
 

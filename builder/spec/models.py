@@ -29,6 +29,7 @@ from builder.releases import ORT_OF_RELEASE, newest_opset, opset_of_server
 from builder.spec.checks import checks
 from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.ensembles import ensemble_findings
+from builder.spec.overrides import apply_overrides
 from builder.spec.parts import (
     SOURCE_KINDS,
     Callable,
@@ -48,7 +49,6 @@ from builder.spec.serving_checks import serving_findings
 from builder.spec.serving_parts import Agents, Batch, Buckets, Groups, HostName, Instances, Text, Versions, Warmup
 from builder.spec.tuning_parts import Optimization, TensorOptions
 from builder.spec.variant_parts import Agreement, Engine, Load, Precision, engine_findings, recipe_findings
-from builder.spec.overrides import apply_overrides
 from builder.spec.yaml_source import Document, read
 from builder.tensors import Interface, contradictions, parse_tensor
 from builder.variants import ASKED, ENSEMBLE, FASTEST, FUSED, PYTHON, VARIANTS, is_servable

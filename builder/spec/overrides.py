@@ -1,8 +1,8 @@
 """``overrides.yaml`` beside a spec: what ``tune-repo`` found, laid over the entries of the models that it names.
 
-It is laid over the data as it was read, before anything is checked: what does not fit is reported like any other mistake,
-with the file and line of the override. Keys are those of ``models.yaml``; a field under ``config`` that says the same as
-an overridden short form gives way to it.
+It is laid over the data as it was read, before anything is checked: what does not fit is reported like any other
+mistake, with the file and line of the override. Keys are those of ``models.yaml``; a field under ``config`` that says
+the same as an overridden short form gives way to it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def sustained(predictor: Predictor, settings: Settings, limit: Limit | None, mos
 
     def play(rate: float) -> tuple[float, float]:
         trial = Trial(settings, Arrivals(rate_per_s=rate))
-        found = predictor.simulated(trial, requests=REQUESTS)
+        found = predictor.play(trial, requests=REQUESTS)
         return found.percentile_us(predictor.percentile), found.busy
 
     if limit is None:

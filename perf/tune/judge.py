@@ -16,7 +16,7 @@ from perf.tune.predict import Trial
 from perf.tune.request import Goal, Limit
 
 MINIMUM_ROUNDS = 3
-MAXIMUM_ROUNDS = 15
+MAXIMUM_ROUNDS = 9
 NEAR = 1.05
 """Two whose ratio surely lies below this are as good as each other: further rounds are not worth their time."""
 
@@ -31,12 +31,14 @@ class Measured:
     Attributes:
         latency_us: at the percentile that matters.
         requests: that it rests on.
+        compute_us: mean time of the execution that a request was part of, as the server counts it.
     """
 
     inferences_per_s: float
     latency_us: float
     requests: int
     mean_batch: float | None = None
+    compute_us: float | None = None
     doubts: tuple[str, ...] = ()
 
 

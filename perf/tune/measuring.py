@@ -87,5 +87,6 @@ class Meter:
             latency_us=float(getattr(point.latency, f"p{self.percentile:g}_us")),
             requests=point.latency.requests,
             mean_batch=server.mean_batch if server is not None else None,
+            compute_us=server.compute_us if server is not None else None,
             doubts=tuple(doubt.code for doubt in point.doubts),
         )

@@ -30,6 +30,9 @@ WIDTH = 4
 PROMISING = 1.02
 """How much better than the leader something is to be, as it is predicted, before it is measured."""
 
+FEWEST_TRIALS, DOUBTFUL = 5, 0.8
+"""Until so many trials were measured, also what is predicted to be only this good is: predictions may be wrong."""
+
 MOST_TRIALS = 14
 """Beyond this many different trials nothing new is tried: predictions that were wrong so often will not be right."""
 
@@ -61,6 +64,7 @@ class Search:
     predicted: int = 0
     out_of_time: bool = False
     _longest_s: float = field(default=2.0)
+    _trials: Sequence[Trial] = ()
 
     def run(self) -> None:
         """Search until it is decided, or the time is up.
@@ -73,25 +77,28 @@ class Search:
         if not self.evidence.trials:
             first = self.default_trial()
             self._one(first, 0, must=True)
-            self.predictor.fit(first, self.evidence.rate(first).value)
-            self._learn(first)
-        while True:
-            wanted = self._wanted()
-            if not wanted:
-                return
+            self._fit(first)
+        while not self.out_of_time and (wanted := self._wanted()):
+            self._round(wanted)
+        default = self.default_trial()
+        while self.evidence.count(default) < MINIMUM_ROUNDS:  # whatever the time: a figure without an interval is none
             self.rounds += 1
-            with self.reporter.step(f"round {self.rounds}: {len(wanted)} configurations") as step:
-                for trial in _turned(wanted, self.rounds):
-                    if time.monotonic() + self._longest_s > self.ends_at_s:
-                        self.out_of_time = True
-                        step.done("out of time", self._standing())
-                        return
-                    step.update(f"{trial.settings.spell()} at {trial.load}")
-                    self._one(trial, self.rounds)
-                for trial in wanted:
-                    if self.evidence.count(trial):
-                        self._learn(trial)
-                step.done("measured", self._standing())
+            self._one(default, self.rounds, must=True)
+
+    def _round(self, wanted: Sequence[Trial]) -> None:
+        self.rounds += 1
+        with self.reporter.step(f"round {self.rounds}: {len(wanted)} configurations") as step:
+            for trial in _turned(wanted, self.rounds):
+                if time.monotonic() + self._longest_s > self.ends_at_s:
+                    self.out_of_time = True
+                    step.done("out of time", self._standing())
+                    return
+                step.update(f"{trial.settings.spell()} at {trial.load}; {self._standing()}")
+                self._one(trial, self.rounds)
+            for trial in wanted:
+                if self.evidence.count(trial):
+                    self._learn(trial)
+            step.done("measured", self._standing())
 
     def default_trial(self) -> Trial:
         """The configuration as it is, at the load that suits it best, as far as is known."""
@@ -124,7 +131,7 @@ class Search:
             self.rounds = max(self.rounds, number)
         for number, trial in enumerate(self.evidence.trials):
             if number == 0:
-                self.predictor.fit(trial, self.evidence.rate(trial).value)
+                self._fit(trial)
             self._learn(trial)
 
     def _one(self, trial: Trial, number: int, *, must: bool = False) -> None:
@@ -144,6 +151,11 @@ class Search:
         self.journal.measurement(trial, number, measured)
         self._longest_s = max(1.0, time.monotonic() - started_s)
 
+    def _fit(self, trial: Trial) -> None:
+        first = next(iter(self.evidence.rounds[trial].values()))
+        self.predictor.fit(trial, first.inferences_per_s, first.compute_us)
+        self._learn(trial)
+
     def _learn(self, trial: Trial) -> None:
         evidence = self.evidence
         self.predictor.learn(trial, evidence.rate(trial).value, evidence.latency(trial).value)
@@ -157,20 +169,34 @@ class Search:
         alive = [t for t in alive if not evidence.is_out(t, leader)]
         alive.sort(key=evidence.worth, reverse=True)
         newcomers = self._promising(leader, default)
+        if leader is None:
+            return self._wanted_beyond(default, newcomers)
         rivals = [*alive, *([default] if evidence.count(default) else [])]
-        undecided = leader is None or any(not evidence.is_settled(trial, leader) for trial in rivals)
+        undecided = any(not evidence.is_settled(trial, leader) for trial in rivals)
         if not newcomers and not undecided and evidence.count(default):
             return []
         room = max(1, WIDTH - len(newcomers)) if len(evidence.trials) > 1 else 0
-        asked = [t for t in alive if leader is None or not evidence.is_settled(t, leader) or t == leader]
+        asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
         return list(dict.fromkeys([default, *asked[:room], *newcomers[: WIDTH - min(room, len(asked))]]))
+
+    def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
+        """The same while nothing seems to keep the limit: what may, and what comes nearest."""
+        evidence = self.evidence
+        nearest = evidence.nearest()
+        wanted = [t for t in (default, nearest) if t is not None and evidence.count(t) < MINIMUM_ROUNDS]
+        if not newcomers and len(evidence.rounds) + len(evidence.failed) < FEWEST_TRIALS:
+            fresh = [t for t in self._all() if not evidence.count(t) and t not in evidence.failed]
+            fresh = [t for t in fresh if all(t.distance(other) >= UNLIKE for other in evidence.rounds)]
+            newcomers = sorted(fresh, key=lambda t: self.predictor.expected(t).latency_us)[:1]
+        return list(dict.fromkeys([*wanted, *newcomers]))
 
     def _promising(self, leader: Trial | None, default: Trial) -> list[Trial]:
         """The best of what was not measured, by prediction, each unlike the others."""
         evidence = self.evidence
         if len(evidence.rounds) + len(evidence.failed) >= MOST_TRIALS:
             return []
-        bar = PROMISING * evidence.worth(leader) if leader is not None and evidence.count(leader) else 0.0
+        factor = PROMISING if len(evidence.rounds) > FEWEST_TRIALS else DOUBTFUL
+        bar = factor * evidence.worth(leader) if leader is not None and evidence.count(leader) else 0.0
         ranked = []
         for trial in self._all():
             if evidence.count(trial) or trial in evidence.failed or trial.settings == default.settings:
@@ -188,7 +214,7 @@ class Search:
         return chosen
 
     def _all(self) -> Sequence[Trial]:
-        if not hasattr(self, "_trials"):
+        if not self._trials:
             loads = self.request.loads
             found = [
                 Trial(s, arrivals)
@@ -240,9 +266,3 @@ def _sensible(settings: Settings, arrivals: Arrivals, default: Settings) -> bool
 def _turned(trials: Sequence[Trial], number: int) -> list[Trial]:
     names = {str(index): trial for index, trial in enumerate(trials)}
     return [names[name] for name in in_turn(list(names), number)]
-
-
-def is_decided(search: Search) -> bool:
-    """True where the search ended by itself with enough rounds for what it chose."""
-    chosen = search.evidence.choice(search.default_trial())
-    return not search.out_of_time and chosen is not None and search.evidence.count(chosen) >= MINIMUM_ROUNDS

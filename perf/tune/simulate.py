@@ -85,6 +85,7 @@ class Prediction:
     Attributes:
         latency_us: of each request after the warm-up, as its client sees it, float64 [requests].
         queue_us: mean wait between the front and the execution.
+        compute_us: mean time of the execution that a request was part of.
         busy: share of the time that an instance executes, mean over the instances.
         growing: the queue grew to the end: the rate is more than the server can take.
     """
@@ -92,6 +93,7 @@ class Prediction:
     inferences_per_s: float
     latency_us: NDArray[np.float64]
     queue_us: float
+    compute_us: float
     mean_batch: float
     busy: float
     growing: bool
@@ -151,6 +153,7 @@ class _Run:
         self.waits: list[float] = []
         self.batches: list[int] = []
         self.busy_us = 0.0
+        self.computed_us = 0.0
         self.now = 0.0
         generator = np.random.default_rng(seed)
         if arrivals.concurrency is not None:
@@ -204,6 +207,7 @@ class _Run:
             self.idle -= 1
             lasts_us = self.service_us(size, self.batching.instances - self.idle)
             self.busy_us += lasts_us
+            self.computed_us += lasts_us * size
             self.waits.extend(self.now - queued for _, queued in batch)
             self.batches.append(size)
             self._at(self.now + lasts_us, _DONE, batch)
@@ -243,6 +247,7 @@ class _Run:
             inferences_per_s=rate,
             latency_us=latency_us,
             queue_us=float(np.mean(self.waits)) if self.waits else 0.0,
+            compute_us=self.computed_us / max(1, len(self.waits)),
             mean_batch=float(np.mean(self.batches)) if self.batches else 1.0,
             busy=min(1.0, self.busy_us / max(self.now, 1e-9) / self.batching.instances),
             growing=asked is not None and last > GROWING_RATIO * first and rate < 0.98 * asked,

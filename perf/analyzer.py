@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from perf.binary import Binary
 from perf.errors import AnalyzerError
 from perf.failures import explain
+from perf.schedule import Schedule
+from perf.usage import cpu_seconds
 
 WINDOWS = 3
 """How many windows perf_analyzer compares; its figures are over these three together."""
@@ -27,9 +29,11 @@ WINDOWS = 3
 WINDOW_STRETCH = 1.2
 """perf_analyzer measures this much longer than the interval it is given."""
 
+INTERVALS = "intervals.txt"
 CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _ANY_SPREAD_PERCENT = 1_000_000
+_BEGINS = b"Measurement Settings"
 _GRACE_S = 1.0
 _POLL_S = 0.03
 _READ_BYTES = 1 << 18
@@ -41,6 +45,8 @@ class Load:
 
     Attributes:
         address: ``host:port`` of the protocol that is used.
+        concurrency: requests under way at once; None where a schedule says when each leaves.
+        schedule: when each request is due; written beside the raw files as :data:`INTERVALS`.
         window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
         windows: :data:`WINDOWS` for a measurement; fewer for a warm-up, after which perf_analyzer finds its result
             unstable and leaves no files.
@@ -50,37 +56,62 @@ class Load:
     model: str
     address: str
     protocol: Literal["http", "grpc"]
-    concurrency: int
+    concurrency: int | None
     batch_size: int
-    shared_memory: Literal["none", "system"]
+    shared_memory: Literal["none", "system", "cuda"]
     window_s: float
     windows: int = WINDOWS
     export: bool = True
+    schedule: Schedule | None = None
 
     @property
     def is_warm_up(self) -> bool:
         """True when no result is expected."""
-        return self.windows < WINDOWS
+        return self.schedule is None and self.windows < WINDOWS
+
+    @property
+    def passes(self) -> int:
+        """How many windows it prints: all requests of a schedule are one."""
+        return 1 if self.schedule is not None else self.windows
+
+    @property
+    def spelled(self) -> str:
+        """The load in words."""
+        if self.schedule is not None:
+            return f"{self.schedule.rate_per_s:g} requests/s ({self.schedule.distribution})"
+        return f"concurrency {self.concurrency}"
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a run left: the command, the folder with its files, and what it printed."""
+    """What a run left: the command, the folder with its files, and what it printed.
+
+    Attributes:
+        client_s: processor time it had taken at the end of its last window.
+    """
 
     command: tuple[str, ...]
     folder: Path
     stdout: str
     stderr: str
     duration_s: float
+    client_s: float | None = None
 
 
 def command_for(binary: Binary, load: Load) -> list[str]:
     """The arguments; files are named relative to the folder it runs in, beside which :data:`INPUTS` must lie."""
     command = [str(binary.path), "-m", load.model, "-u", load.address, "-i", load.protocol, "--service-kind", "triton"]
-    command += ["-b", str(load.batch_size), "--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
-    command += ["--measurement-mode", "time_windows"]
-    command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
-    command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT), "--max-trials", str(load.windows)]
+    command += ["-b", str(load.batch_size)]
+    if load.schedule is not None:
+        # Asynchronous: otherwise each of its threads waits for an answer before it sends again, and is late.
+        command += ["--request-intervals", INTERVALS, "--request-count", str(len(load.schedule.due_us))]
+        command += ["--async", "--max-threads", str(load.schedule.threads)]
+    else:
+        command += ["--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
+        command += ["--measurement-mode", "time_windows"]
+        command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
+        command += ["--max-trials", str(load.windows)]
+    command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT)]
     command += ["--shared-memory", load.shared_memory, "--input-data", INPUTS, "-v"]
     if not load.is_warm_up:
         command += ["-f", CSV]
@@ -90,11 +121,18 @@ def command_for(binary: Binary, load: Load) -> list[str]:
 
 
 def analyze(
-    binary: Binary, load: Load, folder: Path, *, timeout_s: float, at_end: Callable[[], None] = lambda: None
+    binary: Binary,
+    load: Load,
+    folder: Path,
+    *,
+    timeout_s: float,
+    at_start: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
 ) -> Output:
     """Run perf_analyzer in ``folder`` and wait for it; it is ended with everything it started, however we leave.
 
     Args:
+        at_start: called when the load begins.
         at_end: called as soon as the last window is over. perf_analyzer keeps its load up while it writes its files,
             for seconds when tensors are large, and competes with it for the processor: that is not to be counted.
 
@@ -103,20 +141,12 @@ def analyze(
     """
     command = command_for(binary, load)
     started_s = time.monotonic()
-    timed_out = False
+    timed_out, client_s = False, None
     try:
         with (folder / STDOUT).open("wb") as stdout, (folder / STDERR).open("wb") as stderr:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=binary.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,  # a group of its own: ended as a whole, and not by the terminal's Ctrl-C
-            )
+            process = _start(command, folder, binary.environment(), stdout, stderr)
             try:
-                _wait(process, folder / STDOUT, load.windows, started_s + timeout_s, at_end)
+                client_s = _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_start, at_end)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
@@ -126,7 +156,7 @@ def analyze(
             "perf_analyzer cannot be started", where=str(exc.filename or folder), got=exc.strerror or str(exc)
         ) from exc
     output = Output(
-        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s
+        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s, client_s
     )
     expected = [] if load.is_warm_up else [CSV, EXPORT] if load.export else [CSV]
     complete = all((folder / name).is_file() for name in expected)
@@ -138,19 +168,57 @@ def analyze(
     return output
 
 
+def _start(
+    command: list[str], folder: Path, environment: dict[str, str], stdout: BinaryIO, stderr: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Start it in a group of its own: ended as a whole, and not by the terminal's Ctrl-C."""
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    except KeyboardInterrupt:
+        # It came after the fork and before we knew the process: it would run on, and keep the server from stopping.
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if place.readlink() == folder.resolve() and int(place.parent.name) != os.getpid():
+                    os.kill(int(place.parent.name), signal.SIGKILL)
+        raise
+
+
 def _wait(
-    process: subprocess.Popen[bytes], stdout: Path, windows: int, deadline_s: float, at_end: Callable[[], None]
-) -> None:
-    """Wait for the process, and on the way for the line it prints at the end of the last window."""
-    last = f"Pass [{windows}]".encode()
+    process: subprocess.Popen[bytes],
+    stdout: Path,
+    windows: int,
+    deadline_s: float,
+    at_start: Callable[[], None],
+    at_end: Callable[[], None],
+) -> float | None:
+    """Wait for the process, and on the way for what it prints as the load begins and as the last window ends.
+
+    Returns:
+        The processor time it had taken then, None where it ended before that was seen.
+    """
+    last, begun, client_s = f"Pass [{windows}]".encode(), False, None
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_S)
-        if last in stdout.read_bytes()[:_READ_BYTES]:
+        said = stdout.read_bytes()[:_READ_BYTES]
+        if not begun and _BEGINS in said:
+            begun = True
+            at_start()
+        if last in said:
+            client_s = cpu_seconds(process.pid)
             at_end()
             process.wait(max(0.0, deadline_s - time.monotonic()))
         elif time.monotonic() > deadline_s:
             raise subprocess.TimeoutExpired(process.args, 0)
+    return client_s
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -31,6 +31,8 @@ EXAMPLES = (
     "bench-repo   # every model in ./model_repository at concurrency 1, 4 and 16",
     "bench-repo --repository model_repository --model digits --concurrency 1,8,32 --protocol grpc",
     "bench-repo --url 127.0.0.1:8000 --model digits --seconds 20 --output results",
+    "bench-repo --model digits --rate 50,200 --distribution poisson   # latency under a load that does not wait",
+    "bench-repo --model digits_onnx_fp32 --model digits_onnx_int8 --concurrency 8 --precision 5 --budget 120",
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
 )
@@ -55,17 +57,38 @@ def bench_repo(
         Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http://... or grpc://...")] = None,
+    metrics_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Its metrics (default: port 8002, if something is there).")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
     concurrency: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Requests under way at once (default: 1,4,16).")
     ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="R,R,...", help="Requests begun each second, answered or not.")
+    ] = None,
+    distribution: Annotated[
+        str | None, typer.Option(metavar="constant|poisson", help="How they are spaced (default: constant).")
+    ] = None,
+    intervals: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Microseconds from one request to the next, one a line.")
+    ] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="Samples in each request (default: 1).")] = None,
     protocol: Annotated[str | None, typer.Option(metavar="http|grpc", help="(default: http)")] = None,
     shared_memory: Annotated[
-        str | None, typer.Option(metavar="none|system", help="How tensors travel (default: none).")
+        str | None, typer.Option(metavar="none|system|cuda", help="How tensors travel (default: none).")
     ] = None,
     seconds: Annotated[
-        str | None, typer.Option(metavar="S", help="How long each point is measured (default: 6).")
+        str | None, typer.Option(metavar="S", help="How long each point is measured in a round (default: 6).")
+    ] = None,
+    rounds: Annotated[
+        str | None, typer.Option(metavar="N", help="Each model in turn, so often (default: 3; 1 for one model).")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="More rounds, until throughput and p99 are known so well.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="S", help="After so many seconds no more rounds for that (default: 300).")
     ] = None,
     shape: Annotated[
         list[str] | None,
@@ -79,7 +102,7 @@ def bench_repo(
     verbose: VerboseOption = 0,
     version: VersionOption = False,
 ) -> int:
-    """Measure throughput, latency percentiles, queue, compute and mean batch of each model at each concurrency.
+    """Measure throughput, latency percentiles, queue, compute and mean batch of each model at each load.
 
     Exit status: 0 all was measured, 1 something was not, 2 unusable arguments.
     """
@@ -87,12 +110,19 @@ def bench_repo(
     flags = {
         "repository": repository,
         "url": url,
+        "metrics_url": metrics_url,
         "models": model or None,
         "concurrency": _numbers(concurrency),
+        "rate": _numbers(rate),
+        "distribution": distribution,
+        "intervals": intervals,
         "batch_size": batch_size,
         "protocol": protocol,
         "shared_memory": shared_memory,
         "seconds": seconds,
+        "rounds": rounds,
+        "precision": precision,
+        "budget": budget,
         "shapes": _shapes(shape),
     }
     result = measure_workload(

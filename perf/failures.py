@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.errors import AnalyzerError
@@ -27,7 +28,7 @@ def explain(
         returncode: its exit status, negative when a signal ended it.
         timeout_s: how long it was given, when it did not end by itself.
     """
-    where = f"model {load.model} at concurrency {load.concurrency}, {load.protocol}://{load.address}"
+    where = f"model {load.model} at {load.spelled}, {load.protocol}://{load.address}"
     stderr, _, help_text = stderr.partition("\nUsage: ")  # all of its help follows arguments it does not take
     said = _reason(stderr)
     if timeout_s is not None:
@@ -35,7 +36,9 @@ def explain(
             f"perf_analyzer did not end within {timeout_s:.0f} s and was stopped",
             where=where,
             got=said or "it waits for an answer that does not come",
-            fix="look at the server's log: a request hangs; a slow model needs a larger --seconds",
+            fix="look at the server's log: a request hangs; a slow model needs a larger --seconds"
+            if load.schedule is None
+            else "a lower --rate: the server is so far behind that its queue would take this long to empty",
         )
     if help_text:
         return AnalyzerError(
@@ -74,6 +77,16 @@ def _reason(stderr: str) -> str:
     return "\n".join(lines[-5:])
 
 
+def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
+    """A file of a measurement cannot be written: mostly a full disk."""
+    return AnalyzerError(
+        "the files of a measurement cannot be written",
+        where=str(exc.filename or folder),
+        got=exc.strerror or str(exc),
+        fix="free space, or set TMPDIR (without --output) or --output to a disk that has it",
+    )
+
+
 _Make = Callable[["Load", str, str, "re.Match[str]"], TritonRepoError]
 
 
@@ -104,17 +117,20 @@ def _shape(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRep
 
 
 def _shared_memory(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
-    fix = "--shared-memory none: system shared memory needs client and server on one machine and enough of /dev/shm"
+    fix = "--shared-memory none: client and server must be on one machine, with enough of /dev/shm (or of the GPU)"
+    if load.shared_memory == "cuda":
+        fix += "; for cuda also built for it: set PERF_ANALYZER to the one of NVIDIA's SDK container"
     return AnalyzerError("shared memory cannot be used with this server", where=where, got=said, fix=fix)
 
 
 def _too_slow(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
+    less = "concurrency" if load.schedule is None else "rate"
     return AnalyzerError(
         "no request was answered within a window",
         where=where,
         expected=f"at least one answer in {load.window_s:.1f} s",
         got=said,
-        fix=f"--seconds {max(30, round(load.window_s * 30))}, or a lower --concurrency",
+        fix=f"--seconds {max(30, round(load.window_s * 30))}, or a lower --{less}",
     )
 
 

@@ -63,10 +63,12 @@ class RequestData:
     Attributes:
         requests: tensors by input name; at least one.
         source: where they came from, in words; goes into the report.
+        expected: of golden requests the answers that were verified, one for each request; else empty.
     """
 
     requests: tuple[Request, ...]
     source: str
+    expected: tuple[Request, ...] = ()
 
 
 def model_spec(config: Mapping[str, Any], version: str) -> ModelSpec:
@@ -159,6 +161,7 @@ _JSON_BYTES = {"FP32": 21, "FP64": 21, "FP16": 0, "BF16": 0, "INT64": 12, "UINT6
 def _read_golden(model: ModelSpec, path: Path, version: int) -> RequestData:
     wanted = [spec.name for spec in model.inputs]
     found: dict[int, dict[str, NDArray[Any]]] = {}
+    answers: dict[int, dict[str, NDArray[Any]]] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in archive.files:
@@ -167,11 +170,14 @@ def _read_golden(model: ModelSpec, path: Path, version: int) -> RequestData:
                 if kind == "inputs" and name in wanted:
                     array = archive[key]
                     found.setdefault(int(number), {})[name] = array[0] if model.max_batch_size else array
+                elif kind == "outputs":
+                    answers.setdefault(int(number), {})[name] = archive[key]
     except (OSError, ValueError, IndexError) as exc:
         raise WorkloadError(
             [Problem("the golden requests cannot be read", where=str(path), got=str(exc), fix="build the model again")]
         ) from exc
-    whole = [found[number] for number in sorted(found) if fits(model, found[number])]
+    numbers = [number for number in sorted(found) if fits(model, found[number])]
+    whole = [found[number] for number in numbers]
     if not whole:
         raise WorkloadError(
             [
@@ -186,7 +192,8 @@ def _read_golden(model: ModelSpec, path: Path, version: int) -> RequestData:
         )
     source = f"{len(whole)} golden requests of version {version}"
     shapes = {_shapes(request) for request in whole}
-    return RequestData(tuple(whole), source + (f" in {len(shapes)} shapes" if len(shapes) > 1 else ""))
+    expected = tuple(answers[number] for number in numbers) if all(number in answers for number in numbers) else ()
+    return RequestData(tuple(whole), source + (f" in {len(shapes)} shapes" if len(shapes) > 1 else ""), expected)
 
 
 def fits(model: ModelSpec, request: Request) -> bool:
@@ -219,8 +226,12 @@ def _of_one_shape(data: RequestData) -> RequestData:
     if len(counts) == 1:
         return data
     chosen = max(counts, key=lambda shapes: (counts[shapes], shapes))
-    kept = tuple(request for request in data.requests if _shapes(request) == chosen)
-    return RequestData(kept, f"{len(kept)} of {data.source}: only equal shapes fit into one batch")
+    places = [place for place, request in enumerate(data.requests) if _shapes(request) == chosen]
+    return RequestData(
+        tuple(data.requests[place] for place in places),
+        f"{len(places)} of {data.source}: only equal shapes fit into one batch",
+        tuple(data.expected[place] for place in places) if data.expected else (),
+    )
 
 
 def _shapes(request: Request) -> tuple[tuple[str, tuple[int, ...]], ...]:

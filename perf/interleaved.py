@@ -19,8 +19,8 @@ from perf.binary import find_binary
 from perf.environment import cpu_times, steal_percent
 from perf.errors import WorkloadError
 from perf.inputs import ModelSpec, Request, RequestData, fits, model_spec
-from perf.measure import Run
 from perf.result import Doubt, Point
+from perf.runner import Run
 from perf.stability import machine_doubts
 from perf.target import READY, Subject, Target, unsupported
 from perf.workload import workload_from

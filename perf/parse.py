@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perf.errors import RawFileError
-from perf.result import Latency, ServerSide, Window
+from perf.result import Latency, ServerSide
 
 NS_PER_US = 1_000
 NS_PER_S = 1_000_000_000
@@ -31,11 +31,13 @@ class Profile:
         start_ns: when each request was sent, int64 [requests], nanoseconds since the epoch.
         end_ns: when its last response came, int64 [requests].
         boundaries_ns: edges of the measured windows, int64 [windows + 1].
+        due_ns: when it should have been sent, int64 [requests]; None where nothing but an answer made it leave.
     """
 
     start_ns: NDArray[np.int64]
     end_ns: NDArray[np.int64]
     boundaries_ns: NDArray[np.int64]
+    due_ns: NDArray[np.int64] | None = None
 
     @property
     def duration_s(self) -> float:
@@ -44,8 +46,27 @@ class Profile:
 
     @property
     def latency_us(self) -> NDArray[np.float64]:
-        """Latency of each request, microseconds [requests]."""
-        return (self.end_ns - self.start_ns) / NS_PER_US
+        """Latency of each request, from when it was due if that is known, microseconds [requests]."""
+        return (self.end_ns - (self.start_ns if self.due_ns is None else self.due_ns)) / NS_PER_US
+
+    @property
+    def answered(self) -> int:
+        """Answers that came within the windows; of a schedule, some come after its end or belong to its lead-in."""
+        if self.due_ns is None:
+            return len(self.end_ns)
+        return int(((self.end_ns > self.boundaries_ns[0]) & (self.end_ns <= self.boundaries_ns[-1])).sum())
+
+    def measured(self) -> Profile:
+        """Only what is measured of a schedule: the requests that were due within the windows."""
+        if self.due_ns is None:
+            return self
+        kept = self.due_ns >= self.boundaries_ns[0]
+        return replace(self, start_ns=self.start_ns[kept], end_ns=self.end_ns[kept], due_ns=self.due_ns[kept])
+
+    @property
+    def late_us(self) -> NDArray[np.float64] | None:
+        """How long after it was due each request left."""
+        return None if self.due_ns is None else (self.start_ns - self.due_ns) / NS_PER_US
 
 
 @dataclass(frozen=True)
@@ -147,42 +168,6 @@ def read_profile(path: Path) -> Profile:
     if not len(profile.start_ns) or len(profile.boundaries_ns) < 2:
         raise RawFileError("the profile export holds no request", where=str(path), fix="--seconds with a larger number")
     return profile
-
-
-def latency_of(profile: Profile) -> Latency:
-    """Percentiles over all requests, linear between neighbours (numpy's default)."""
-    latency_us = profile.latency_us
-    p50, p90, p95, p99 = (float(value) for value in np.percentile(latency_us, PERCENTILES))
-    return Latency(
-        requests=len(latency_us),
-        mean_us=float(latency_us.mean()),
-        p50_us=p50,
-        p90_us=p90,
-        p95_us=p95,
-        p99_us=p99,
-        min_us=float(latency_us.min()),
-        max_us=float(latency_us.max()),
-    )
-
-
-def windows_of(profile: Profile, batch_size: int) -> tuple[Window, ...]:
-    """Each window's own figures; a request belongs to the window in which its response came."""
-    edges = profile.boundaries_ns
-    index = np.clip(np.searchsorted(edges, profile.end_ns, side="left") - 1, 0, len(edges) - 2)
-    latency_us = profile.latency_us
-    windows = []
-    for number in range(len(edges) - 1):
-        inside = latency_us[index == number]
-        duration_s = float(edges[number + 1] - edges[number]) / NS_PER_S
-        windows.append(
-            Window(
-                duration_s=duration_s,
-                requests=len(inside),
-                inferences_per_s=len(inside) * batch_size / duration_s if duration_s else 0.0,
-                mean_us=float(inside.mean()) if len(inside) else None,
-            )
-        )
-    return tuple(windows)
 
 
 def read_csv(path: Path) -> CsvRow:

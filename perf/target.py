@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perf.about import about_model
 from perf.errors import AnalyzerError, WorkloadError
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
+from perf.usage import metrics
 from perf.workload import Workload
 from serving.errors import ModelLoadError, Problem, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from serving import Client
 
 READY = "READY"
+METRICS_PORT = 8002
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class Target:
     Attributes:
         address: ``host:port`` of the protocol that is measured.
         facts: what is written into the result about it.
+        metrics_url: of its metrics, None where there are none.
+        local: it runs on this machine.
     """
 
     client: Client
     address: str
     facts: Mapping[str, str]
+    metrics_url: str | None = None
+    local: bool = True
 
     def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Each model's statistics (of its newest version) at one moment; models that have none are left out."""
@@ -44,13 +51,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that can be measured, with the requests it will get; or the reason why it cannot be."""
+    """A model that can be measured, with the requests it will get; or the reason why it cannot be.
+
+    Attributes:
+        config: as the server gave it.
+        about: what its manifest says of what was built.
+    """
 
     name: str
     spec: ModelSpec | None = None
     data: RequestData | None = None
     error: TritonRepoError | None = None
     problems: tuple[Problem, ...] = field(default=())
+    config: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -69,7 +83,7 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
-            yield Target(client, workload.address, facts)
+            yield Target(client, workload.address, facts, _metrics_url(workload), _is_local(workload.address))
         return
     from serving import Server, find_runtime
 
@@ -87,7 +101,30 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts)
+            yield Target(client, address, facts, server.metrics_url)
+
+
+def _metrics_url(workload: Workload) -> str | None:
+    """Where the metrics of a running server are: as asked, or at Triton's usual port if something is there.
+
+    Raises:
+        WorkloadError: nothing answers at the address that was given.
+    """
+    assert workload.address is not None
+    url = workload.metrics_url or f"http://{workload.address.rpartition(':')[0]}:{METRICS_PORT}/metrics"
+    if metrics(url) is not None:
+        return url
+    if workload.metrics_url is None:
+        return None
+    fix = "the port is tritonserver's --metrics-port; leave it out to measure without"
+    raise WorkloadError(
+        [Problem("no metrics at this address", where="metrics_url", expected="Triton's metrics", got=url, fix=fix)]
+    )
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _must_answer(client: Client, url: str, protocol: str) -> None:
@@ -155,17 +192,18 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     config = target.client.config(name)
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
+    known = Subject(name, spec, config=config, about=about_model(workload.repository, name, spec.version))
     if error := unsupported(spec, config):
-        return Subject(name, spec, error=error)
+        return replace(known, error=error)
     if workload.batch_size > max(1, spec.max_batch_size):
-        return Subject(name, spec, problems=(_too_large_batch(spec, workload.batch_size),))
+        return replace(known, problems=(_too_large_batch(spec, workload.batch_size),))
     try:
         data = request_data(
             spec, repository=workload.repository, shapes=workload.shapes, batch_size=workload.batch_size
         )
     except WorkloadError as error:
-        return Subject(name, spec, problems=error.problems)
-    return Subject(name, spec, data)
+        return replace(known, problems=error.problems)
+    return replace(known, data=data)
 
 
 def unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:

@@ -4,10 +4,15 @@
 repository: model_repository      # or url: 127.0.0.1:8000
 models: [digits]                  # default: every model that is ready
 concurrency: [1, 4, 16]
+rate: [50, 100]                   # requests begun each second; then there is no default for concurrency
+distribution: poisson             # how they are spaced; or constant
 batch_size: 1
 protocol: http                    # or grpc
 shared_memory: none               # or system
-seconds: 6                        # per point
+seconds: 6                        # per point and round
+rounds: 3                         # each model in turn, so often
+precision: 5                      # percent: more rounds until it is known so well, or
+budget: 300                       # seconds are over
 shapes: {ids: [16]}               # for inputs with a dynamic dimension, without the batch dimension
 ```
 """
@@ -39,12 +44,21 @@ class Workload(BaseModel):
     Attributes:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
         url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``.
+        metrics_url: where a running server tells how busy its machine is; by default its port 8002 is tried.
         models: which models; empty means every model that is ready.
-        concurrency: how many requests are under way at once; one point is measured for each.
+        concurrency: how many requests are under way at once; one point is measured for each. Where a rate or intervals
+            are given, none but those that are named.
+        rate: how many requests are begun each second, answered or not; one point for each.
+        distribution: how those are spaced: evenly, or at random (``poisson``) as from many independent users.
+        intervals: a file with microseconds from one request to the next, one a line; one point.
         batch_size: samples in each request.
         protocol: what requests go over.
-        shared_memory: ``system`` hands tensors over in shared memory (same machine only).
-        seconds: how long one point is measured, warm-up not counted.
+        shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in that of a GPU (same machine only).
+        seconds: how long one point is measured in a round, warm-up not counted.
+        rounds: how often every point is measured, the models in turn; by default 3 for several models, 1 for one.
+        precision: more rounds, until the 95% intervals of throughput and p99 reach no further than so many percent from
+            their middle, and each p99 rests on 1000 requests.
+        budget: seconds after which no further round is begun for that.
         stability_percentage: by how much the windows may differ before the point is called unstable.
         shapes: of inputs with dynamic dimensions, by input name, without the batch dimension; wins over golden data.
     """
@@ -53,12 +67,19 @@ class Workload(BaseModel):
 
     repository: Path | None = None
     url: str | None = None
+    metrics_url: str | None = None
     models: tuple[str, ...] = ()
-    concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1, 4, 16), min_length=1)
+    concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16)
+    rate: tuple[Annotated[float, Field(gt=0, le=100_000)], ...] = ()
+    distribution: Literal["constant", "poisson"] = "constant"
+    intervals: Path | None = None
     batch_size: Positive = 1
     protocol: Literal["http", "grpc"] = "http"
-    shared_memory: Literal["none", "system"] = "none"
+    shared_memory: Literal["none", "system", "cuda"] = "none"
     seconds: Annotated[float, Field(ge=0.3, le=3600)] = 6.0
+    rounds: Annotated[int, Field(ge=1, le=100)] | None = None
+    precision: Annotated[float, Field(gt=0, le=100)] | None = None
+    budget: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
     shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
 
@@ -68,15 +89,17 @@ class Workload(BaseModel):
         if not isinstance(data, Mapping):
             return data
         filled = dict(data)
-        for name in ("models", "concurrency"):  # one name, or one number, needs no list
-            if isinstance(filled.get(name), (str, int)) and not isinstance(filled[name], bool):
+        for name in ("models", "concurrency", "rate"):  # one name, or one number, needs no list
+            if isinstance(filled.get(name), (str, int, float)) and not isinstance(filled[name], bool):
                 filled[name] = (filled[name],)
+        if filled.get("rate") or filled.get("intervals") is not None:
+            filled.setdefault("concurrency", ())
         url = filled.get("url")
         if isinstance(url, str) and (match := _URL.fullmatch(url)) and match[1]:
             filled.setdefault("protocol", match[1])
         return filled
 
-    @field_validator("models", "concurrency")
+    @field_validator("models", "concurrency", "rate")
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(values))
@@ -104,8 +127,9 @@ def load_workload(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     document = _Document(path) if path is not None else None
     data = dict(document.data) if document is not None else {}
-    if document is not None and isinstance(data.get("repository"), str) and path is not None:
-        data["repository"] = path.parent / data["repository"]
+    for name in ("repository", "intervals"):
+        if document is not None and isinstance(data.get(name), str) and path is not None:
+            data[name] = path.parent / data[name]
     data |= given
     if data.get("repository") is None and data.get("url") is None and DEFAULT_REPOSITORY.is_dir():
         data["repository"] = DEFAULT_REPOSITORY
@@ -157,6 +181,21 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
                 fix="build one with build-repo, or name another with --repository",
             )
         )
+    problems += _load_checks(data, where)
+    if data.get("shared_memory") == "cuda" and not any(Path("/dev").glob("nvidia[0-9]*")):
+        problems.append(
+            Problem(
+                "CUDA shared memory without a GPU",
+                where=where(("shared_memory",)),
+                expected="an NVIDIA GPU on the machine that client and server share",
+                got="no /dev/nvidia0 here",
+                fix="--shared-memory system, which hands tensors over in the memory of the machine",
+            )
+        )
+    metrics_url = data.get("metrics_url")
+    if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
+        expected = "http://HOST:8002/metrics"
+        problems.append(Problem("not an address", where=where(("metrics_url",)), expected=expected, got=metrics_url))
     if isinstance(url, str):
         match = _URL.fullmatch(url)
         if match is None or not 0 < int(match[3]) < 65536:
@@ -177,6 +216,37 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
+    """What the kinds of load ask of each other."""
+    problems = []
+    concurrency, rate, intervals = data.get("concurrency"), data.get("rate"), data.get("intervals")
+    for name, value in (("concurrency", concurrency), ("rate", rate)):
+        if isinstance(value, (list, tuple)) and not value and (name == "rate" or not (rate or intervals)):
+            problems.append(
+                Problem(f"{name} is empty", where=where((name,)), expected="at least one value", got=repr(value))
+            )
+    if data.get("distribution") in ("constant", "poisson") and not rate:
+        fix = "--rate 50 (requests a second), or leave --distribution out"
+        problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
+    seconds = _number(data.get("seconds", Workload.model_fields["seconds"].default))
+    for value in rate if isinstance(rate, (list, tuple)) else [rate]:
+        number = _number(value)
+        if number and seconds and 0 < number * seconds < 2:
+            fix = f"--seconds {2 / number:.3g} or more"
+            got = f"{number:g} a second for {seconds:g} s"
+            problems.append(
+                Problem("too few requests to measure", where=where(("rate",)), expected="at least 2", got=got, fix=fix)
+            )
+    return problems
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 _KINDS = {

@@ -47,12 +47,12 @@ def write_model(repository, name, config, *, input="x", output="y", answer="valu
     return folder
 
 
-def save_golden(folder, requests):
+def save_golden(folder, requests, answers=()):
     """``golden.npz`` as build-repo leaves it: requests with their batch dimension of one."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        folder / "golden.npz", **{f"inputs/{name}/{k}": v for k, r in enumerate(requests) for name, v in r.items()}
-    )
+    sides = (("inputs", requests), ("outputs", answers))
+    arrays = {f"{side}/{name}/{k}": v for side, rows in sides for k, row in enumerate(rows) for name, v in row.items()}
+    np.savez(folder / "golden.npz", **arrays)
 
 
 def _config(input_, output, *, batch=8, extra="dynamic_batching { }", backend='backend: "python"'):
@@ -67,9 +67,11 @@ Y4 = 'name: "y" data_type: TYPE_FP32 dims: [ 4 ]'
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
     """scale (fp32[4]), nobatch, tokens (int64[-1], with golden requests), words (strings), positive (refuses zeros),
-    lonely (tensor names of its own), late (0.4 s an answer), slow (3 s), twice (an ensemble: scale after scale)."""
+    lonely (tensor names of its own), late (0.4 s an answer), slow (3 s),
+    crowded (scale, but wrong in a batch), twice (an ensemble: scale after scale)."""
     folder = tmp_path_factory.mktemp("perf") / "repository"
     write_model(folder, "scale", _config(X4, Y4))
+    write_model(folder, "crowded", _config(X4, Y4), answer="value * 2 + (len(requests) > 1)")
     write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(3)")
     write_model(folder, "late", _config(X4, Y4), pause="time.sleep(0.4)")
     write_model(folder, "nobatch", _config(X4, Y4, batch=0, extra=""))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from perf import Workload, bench, measure, measure_workload, read_result
+from perf import Workload, bench, measure_workload, read_result, runner
 from perf.errors import WorkloadError
-from perf.measure import safe_name
 from perf.parse import read_csv, read_profile
+from perf.runner import safe_name
 
 # One worker: perf_analyzer names its shared memory after the tensors, so two at once get in each other's way.
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("perf")]
@@ -96,7 +96,7 @@ def test_strings_and_models_without_batching(server):
 
 
 def test_tensors_too_large_to_export_leave_perf_analyzers_own_figures(server, monkeypatch):
-    monkeypatch.setattr(measure, "EXPORT_LIMIT_BYTES", 0)
+    monkeypatch.setattr(runner, "EXPORT_LIMIT_BYTES", 0)
     (point,) = bench(url=server.http_url, models=["scale"], concurrency=[2], seconds=0.6).points
     assert point.ok and point.latency.source == "perf_analyzer" and point.latency.requests > 0
     assert point.latency.p50_us == int(point.latency.p50_us) <= point.latency.p99_us
@@ -123,14 +123,14 @@ def test_the_embedded_server_measures_what_loads_and_reports_what_does_not(repos
 def test_a_point_that_fails_does_not_cost_the_others(server, monkeypatch):
     from perf.errors import AnalyzerError
 
-    real = measure.analyze
+    real = runner.analyze
 
     def fails_at_two(binary, load, folder, **others):
         if load.concurrency == 2:
             raise AnalyzerError("perf_analyzer was ended by SIGKILL", got="test")
         return real(binary, load, folder, **others)
 
-    monkeypatch.setattr(measure, "analyze", fails_at_two)
+    monkeypatch.setattr(runner, "analyze", fails_at_two)
     result = bench(url=server.http_url, models=["scale"], concurrency=[1, 2, 3], seconds=0.3)
     assert [point.ok for point in result.points] == [True, False, True], [point.error for point in result.points]
     assert not result.ok
@@ -144,7 +144,7 @@ def test_a_point_that_fails_does_not_cost_the_others(server, monkeypatch):
 def test_a_server_that_dies_on_the_way_keeps_what_was_measured(repository, monkeypatch):
     from serving import Server
 
-    real = measure.analyze
+    real = runner.analyze
     with Server(repository, model_control_mode="explicit", load=["scale"]) as dying:
 
         def killed_before_two(binary, load, folder, **others):
@@ -152,7 +152,7 @@ def test_a_server_that_dies_on_the_way_keeps_what_was_measured(repository, monke
                 dying.stop(at_once=True)
             return real(binary, load, folder, **others)
 
-        monkeypatch.setattr(measure, "analyze", killed_before_two)
+        monkeypatch.setattr(runner, "analyze", killed_before_two)
         result = bench(url=dying.http_url, models=["scale"], concurrency=[3, 2], seconds=0.3)
     assert [point.ok for point in result.points] == [True, False]
     assert result.points[1].error["what"] == "no server answers"

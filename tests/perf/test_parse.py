@@ -7,17 +7,16 @@ import pytest
 
 from perf import parse
 from perf.errors import RawFileError
+from perf.figures import latency_of, windows_of
 from perf.parse import (
     Profile,
     latency_from_csv,
-    latency_of,
     newest,
     passes_of,
     read_csv,
     read_profile,
     server_side,
     strip_tensors,
-    windows_of,
 )
 
 VERSIONS = ("2.50", "2.60")

@@ -1,5 +1,6 @@
 """The doubts: each rule at both sides of its limit."""
 
+import numpy as np
 import pytest
 
 from perf.result import Latency, ServerSide, Window
@@ -8,7 +9,9 @@ from perf.stability import (
     client_behind,
     few_requests,
     machine_doubts,
+    queue_growing,
     server_doubts,
+    slow_start,
     spread_percent,
     unstable,
 )
@@ -87,4 +90,14 @@ def test_every_doubt_of_a_point_has_a_meaning_for_the_table():
         unstable([window(1, 1), window(2, 2)], 10.0) + few_requests(latency(1)) + client_behind("not able to keep up")
     )
     doubts += server_doubts(side(failures=1, requests=1000, cache_hits=1), 100)
-    assert {doubt.code for doubt in doubts} == set(MEANINGS)
+    doubts += queue_growing([window(1, 1), window(1, 9)], 100, 10)
+    doubts += slow_start(np.array([900.0] + [1.0] * 99))
+    elsewhere = {"cut_short", "wrong_answers", "client_saturated", "throttled"}  # rounds, answers, usage
+    assert {doubt.code for doubt in doubts} | elsewhere == set(MEANINGS)
+
+
+def test_a_slow_start_is_only_one_that_stands_out():
+    usual = np.random.default_rng(1).exponential(1000, 5000)
+    assert slow_start(usual) == [] and slow_start(np.array([9.0, 1, 1])) == []
+    (doubt,) = slow_start(np.concatenate([np.full(60, 50_000.0), usual]))
+    assert "the first 50 of 5060 requests took 50 ms" in doubt.message

@@ -50,9 +50,12 @@ def tune_repo(
         str | None, typer.Option(metavar="pN=TIME", help="Latency that must be kept, such as p99=20ms.")
     ] = None,
     goal: Annotated[
-        str,
-        typer.Option(metavar="throughput|latency|cost", help="What is best: cost is inferences/s for each core."),
-    ] = "throughput",
+        str | None,
+        typer.Option(
+            metavar="throughput|latency|cost",
+            help="What is best (default: throughput; with --rate latency). cost: inferences/s for each core.",
+        ),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(metavar="R", help="Load: R requests begun each second, at random times.")
     ] = None,
@@ -84,7 +87,7 @@ def tune_repo(
         repository=repository or DEFAULT_REPOSITORY,
         model=model,
         limit=parse_limit(latency_limit) if latency_limit is not None else None,
-        goal=cast(Goal, goal),
+        goal=cast(Goal, goal or ("latency" if rate is not None else "throughput")),
         rate_per_s=rate,
         concurrency=concurrency,
         minutes=minutes,

@@ -68,6 +68,9 @@ class TuneRequest:
             problems.append(Problem("a rate and a concurrency are two loads", "--rate, --concurrency", fix=fix))
         if self.rate_per_s is not None and not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
             problems.append(Problem("not a rate", "--rate", "requests per second, above 0", f"{self.rate_per_s:g}"))
+        if self.rate_per_s is not None and self.goal == "throughput":
+            what = "at a fixed rate every configuration that keeps up answers as many"
+            problems.append(Problem(what, "--rate, --goal", "--goal latency or cost", "--goal throughput"))
         if self.concurrency is not None and not 1 <= self.concurrency <= 1024:
             problems.append(Problem("not a concurrency", "--concurrency", "1 to 1024", str(self.concurrency)))
         if not (math.isfinite(self.minutes) and 0.05 <= self.minutes <= 24 * 60):

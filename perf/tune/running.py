@@ -66,7 +66,7 @@ def tune(
     machine, load_before, ticks = machine_facts(), load_1min(), cpu_times()
     kept = Journal(journal, _about(request, variants, machine), resume=resume)
     if resume and kept.resumed:
-        reporter.info(f"resuming: {len(kept.curves)} curves and {len(kept.measured)} measurements from {journal}")
+        reporter.info(f"resuming: curves {len(kept.curves)}, measurements {len(kept.measured)}, from {journal}")
     binary = find_binary(reporter=reporter)
     with tempfile.TemporaryDirectory(prefix="tune-repo-raw-") as raw, open_stage(variants, reporter=reporter) as stage:
         # Finding a server and a tool may mean a download, once: that is not searching.

@@ -110,8 +110,10 @@ def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
     result = dict(ours)
     for key, value in theirs.items():
         known = result.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        result[key] = _merged(known, value) if both else value
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            result[key] = _merged(known, value)
+        else:
+            result[key] = value
     return result
 
 

@@ -20,20 +20,19 @@ from perf.tune.outcome import result_of
 from perf.tune.predict import Predictor, Trial
 from perf.tune.request import TuneRequest
 from perf.tune.result import TuneResult
-from perf.tune.search import Search
+from perf.tune.search import SHORT_MINUTES, Search
 from perf.tune.space import Space, space_of
 from perf.tune.stage import Stage, open_stage
 from perf.tune.variants import Variant, find_variants
 from serving.errors import TritonRepoError
 from serving.progress import SILENT, Reporter
 
-CURVES_SHARE = 0.25
+CURVES_SHARE = 0.15
 """Of the time, for the curves together."""
 CURVE_S = 8.0
 SECONDS = 1.2
 """One trial in one round; less where the time is short. Many short rounds say more than few long ones."""
 SHORT_SECONDS = 0.5
-SHORT_MINUTES = 1.5
 
 
 def tune(

@@ -24,8 +24,10 @@ from perf.tune.space import Settings, Space
 from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
-WIDTH = 4
-"""Trials in one round beside the default."""
+WIDTH, NARROW = 4, 2
+"""Trials in one round beside the default; the second where the time is short, so that there are rounds at all."""
+
+SHORT_MINUTES = 1.5
 
 PROMISING = 1.02
 """How much better than the leader something is to be, as it is predicted, before it is measured."""
@@ -65,6 +67,11 @@ class Search:
     out_of_time: bool = False
     _longest_s: float = field(default=2.0)
     _trials: Sequence[Trial] = ()
+
+    @property
+    def width(self) -> int:
+        """Trials in one round beside the default."""
+        return NARROW if self.request.minutes < SHORT_MINUTES else WIDTH
 
     def run(self) -> None:
         """Search until it is decided, or the time is up.
@@ -175,9 +182,9 @@ class Search:
         undecided = any(not evidence.is_settled(trial, leader) for trial in rivals)
         if not newcomers and not undecided and evidence.count(default):
             return []
-        room = max(1, WIDTH - len(newcomers)) if len(evidence.trials) > 1 else 0
+        room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
-        return list(dict.fromkeys([default, *asked[:room], *newcomers[: WIDTH - min(room, len(asked))]]))
+        return list(dict.fromkeys([default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]))
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""
@@ -209,7 +216,7 @@ class Search:
         for _, trial in ranked:
             if all(trial.distance(other) >= UNLIKE for other in [*chosen, *evidence.rounds]):
                 chosen.append(trial)
-            if len(chosen) == WIDTH:
+            if len(chosen) == self.width:
                 break
         return chosen
 

@@ -8,7 +8,7 @@ from typing import Any
 from perf.report import milliseconds, rate
 from perf.tune.result import Capacity, Row, TuneResult
 
-_STATUS = {"found": "tuned", "default": "left as it is", "none": "no configuration keeps the limit"}
+_STATUS = {"found": "tuned", "default": "left as it is", "none": "no configuration surely keeps the limit"}
 _NAMES = {"max_queue_delay_microseconds": "queue delay (us)", "preferred": "preferred sizes", "threads": "threads each"}
 
 

@@ -6,13 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from builder.spec.overrides import KEYS
 from perf.cli_tune import app
 from perf.tune.curve import measure_curve
+from perf.tune.result import TuneResult
 from serving.terminal import run
 
 pytestmark = pytest.mark.xdist_group("perf")
@@ -108,6 +111,14 @@ def test_ctrl_c_keeps_the_journal_and_leaves_no_server(one_model, tmp_path, unti
     assert "schema" in kept[0] and any("curve" in entry for entry in kept) and any("round" in entry for entry in kept)
     assert not (tmp_path / "overrides.yaml").exists()
     assert [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("tune-repo")] == []
+
+
+def test_the_reference_names_every_flag_and_field():
+    text = (Path(__file__).parents[3] / "docs/reference/tune-repo.md").read_text()
+    flags = [option for parameter in get_command(app).params for option in parameter.opts if option.startswith("--")]
+    fields = [name for name in TuneResult.model_fields if name in ("status", "decided", "rows", "knobs", "capacity")]
+    missing = [name for name in (*flags, *fields) if name not in text]
+    assert missing == ["--quiet", "--verbose"]  # there by their letters
 
 
 @pytest.mark.parametrize(

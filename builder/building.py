@@ -121,7 +121,7 @@ class Build:
         self.failed: dict[str, Failure] = {}
         self._baseline = baseline
         models = with_steps(subject.spec.models, [subject.name])
-        needed = [libraries_of(subject.spec.models[name], subject.spec.folder) for name in models]
+        needed = [libraries_of(subject.spec.models[name].operations, subject.spec.folder) for name in models]
         operations.use(path for libraries in needed for path in libraries.values())
         installed()  # before the user's folder is on sys.path: it may hold metadata of its own
         self._loaded: Loaded | None = None

@@ -7,28 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from builder.spec import ModelSpec
+from typing import Any
 
 _IN_USE: list[Path] = []
 
 
-def libraries_of(model: ModelSpec, folder: Path) -> dict[str, Path]:
+def libraries_of(operations: Iterable[str], folder: Path) -> dict[str, Path]:
     """Those that are files, by the name they are configured by; what is none, only the server can find.
 
     Args:
-        model: what the spec says.
+        operations: as the spec names them.
         folder: the spec's.
     """
-    found = {name_of(text): folder / text for text in model.operations}
+    found = {name_of(text): folder / text for text in operations}
     return {name: path for name, path in found.items() if path.is_file()}
 
 
-def copied(model: ModelSpec, folder: Path) -> dict[str, Path]:
+def copied(operations: Iterable[str], folder: Path) -> dict[str, Path]:
     """Those that lie beside the spec and are put into the version folder, by their name there."""
-    return {name: path for name, path in libraries_of(model, folder).items() if not Path(name).is_absolute()}
+    return {name: path for name, path in libraries_of(operations, folder).items() if not Path(name).is_absolute()}
 
 
 def name_of(text: str) -> str:

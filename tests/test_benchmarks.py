@@ -54,7 +54,7 @@ def test_a_process_that_is_gone_holds_nothing():
     assert proportional(process.pid) == resident(process.pid) == Usage()
 
 
-@pytest.mark.slow
+@pytest.mark.big
 @pytest.mark.server
 def test_of_many_models_only_the_changed_one_is_built(tmp_path):
     result = many(tmp_path, 2)

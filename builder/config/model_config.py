@@ -210,7 +210,11 @@ def copies_of(model: ModelSpec, folder: Path) -> dict[str, Path]:
     labels = {name: folder / model.labels[output] for output, name in _label_names(model.labels).items()}
     states = model.sequence.state if model.sequence is not None else ()
     files = ((state_file(state), state.file) for state in states)
-    return labels | {name: folder / file for name, file in files if name and file} | operations.copied(model, folder)
+    return (
+        labels
+        | {name: folder / file for name, file in files if name and file}
+        | operations.copied(model.operations, folder)
+    )
 
 
 def _label(output: str, names: Mapping[str, str]) -> dict[str, str]:

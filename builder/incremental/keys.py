@@ -90,7 +90,7 @@ class Subject:
     @cached_property
     def libraries(self) -> list[str]:
         """Libraries of operations that are files."""
-        known = libraries_of(self.model, self.spec.folder)
+        known = libraries_of(self.model.operations, self.spec.folder)
         return [text for text in self.model.operations if name_of(text) in known]
 
     def code(self, references: Iterable[str], *args: Any) -> Inputs:

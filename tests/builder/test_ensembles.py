@@ -280,6 +280,6 @@ def test_steps_that_lose_too_much_together(project):
     results = project.build(strict=strict, only=["strict"])
     error = results["strict"].error
     assert type(error).__name__ == "AccuracyError"
-    assert error.what.startswith("the ensemble does not hold its accuracy: cosine 0.99")
+    assert error.what.startswith("strict does not hold its accuracy: cosine 0.99")
     assert "name a more accurate variant in `steps`" in error.fix
     assert not (project.repository / "strict").exists()

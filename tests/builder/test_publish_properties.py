@@ -349,7 +349,7 @@ def test_any_interleaving_keeps_a_repository_whole(staged_anywhere):
     with mock.patch.object(os, "fsync", lambda descriptor: None):  # a killed process loses nothing that it wrote
         run_state_machine_as_test(
             Repository,
-            settings=settings(max_examples=60, stateful_step_count=14, deadline=None, suppress_health_check=checks),
+            settings=settings(max_examples=30, stateful_step_count=14, deadline=None, suppress_health_check=checks),
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -46,6 +47,10 @@ class Load:
     Attributes:
         address: ``host:port`` of the protocol that is used.
         concurrency: requests under way at once; None where a schedule says when each leaves.
+        tls: the connection is encrypted.
+        ca_file: certificates to trust then; None for those of the system.
+        streaming: over a gRPC stream, for models that answer several times.
+        sequence_length: requests in each sequence of a stateful model; None for as many as there are in the data.
         schedule: when each request is due; written beside the raw files as :data:`INTERVALS`.
         window_s: length of one window, as it is wanted in the end (see :data:`WINDOW_STRETCH`).
         windows: :data:`WINDOWS` for a measurement; fewer for a warm-up, after which perf_analyzer finds its result
@@ -63,6 +68,10 @@ class Load:
     windows: int = WINDOWS
     export: bool = True
     schedule: Schedule | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    streaming: bool = False
+    sequence_length: int | None = None
 
     @property
     def is_warm_up(self) -> bool:
@@ -100,7 +109,10 @@ class Output:
 
 def command_for(binary: Binary, load: Load) -> list[str]:
     """The arguments; files are named relative to the folder it runs in, beside which :data:`INPUTS` must lie."""
-    command = [str(binary.path), "-m", load.model, "-u", load.address, "-i", load.protocol, "--service-kind", "triton"]
+    address = f"https://{load.address}" if load.tls and load.protocol == "http" else load.address
+    command = [str(binary.path), "-m", load.model, "-u", address, "-i", load.protocol, "--service-kind", "triton"]
+    if load.tls:
+        command += _tls(load)
     command += ["-b", str(load.batch_size)]
     if load.schedule is not None:
         # Asynchronous: otherwise each of its threads waits for an answer before it sends again, and is late.
@@ -113,11 +125,23 @@ def command_for(binary: Binary, load: Load) -> list[str]:
         command += ["--max-trials", str(load.windows)]
     command += ["--stability-percentage", str(_ANY_SPREAD_PERCENT)]
     command += ["--shared-memory", load.shared_memory, "--input-data", INPUTS, "-v"]
+    if load.streaming:
+        command += ["--streaming"] if load.schedule is not None else ["--streaming", "--async"]
+    if load.sequence_length is not None:
+        command += ["--sequence-length", str(load.sequence_length), "--sequence-length-variation", "0"]
     if not load.is_warm_up:
         command += ["-f", CSV]
     if load.export and not load.is_warm_up:
         command += ["--profile-export-file", EXPORT]
     return command
+
+
+def _tls(load: Load) -> list[str]:
+    """The server's certificate is checked, against the given certificates or the system's."""
+    trusted = load.ca_file or ssl.get_default_verify_paths().cafile
+    if load.protocol == "grpc":
+        return ["--ssl-grpc-use-ssl", *(["--ssl-grpc-root-certifications-file", str(trusted)] if trusted else [])]
+    return ["--ssl-https-ca-certificates-file", str(trusted)] if trusted else []
 
 
 def analyze(

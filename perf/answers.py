@@ -82,7 +82,11 @@ def references(client: Client, spec: ModelSpec, data: RequestData) -> References
     A model whose outputs are numbers made at random, or of a type that the export does not hold, is not checked; nor is
     one that does not answer: the measurement will say so.
     """
-    if spec.decoupled or any(tensor.dtype.triton in NOT_IN_JSON for tensor in (*spec.inputs, *spec.outputs)):
+    if (
+        spec.decoupled
+        or spec.stateful
+        or any(tensor.dtype.triton in NOT_IN_JSON for tensor in (*spec.inputs, *spec.outputs))
+    ):
         return None
     answers: dict[int, Mapping[str, NDArray[Any]]] = {}
     compared, wrong, example = 0, 0, ""

@@ -56,7 +56,10 @@ def bench_repo(
     repository: Annotated[
         Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http://... or grpc://...")] = None,
+    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http[s]://... or grpc[s]://...")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates to trust with https:// and grpcs://.")
+    ] = None,
     metrics_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Its metrics (default: port 8002, if something is there).")
     ] = None,
@@ -90,6 +93,9 @@ def bench_repo(
     budget: Annotated[
         str | None, typer.Option(metavar="S", help="After so many seconds no more rounds for that (default: 300).")
     ] = None,
+    sequence_length: Annotated[
+        str | None, typer.Option(metavar="N", help="Requests in each sequence of a stateful model.")
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME:N,N", help="Sizes of an input without the batch dimension; may be given again."),
@@ -110,6 +116,7 @@ def bench_repo(
     flags = {
         "repository": repository,
         "url": url,
+        "ca_file": ca_file,
         "metrics_url": metrics_url,
         "models": model or None,
         "concurrency": _numbers(concurrency),
@@ -123,6 +130,7 @@ def bench_repo(
         "rounds": rounds,
         "precision": precision,
         "budget": budget,
+        "sequence_length": sequence_length,
         "shapes": _shapes(shape),
     }
     result = measure_workload(

@@ -100,6 +100,11 @@ def _unreachable(load: Load, where: str, said: str, match: re.Match[str]) -> Tri
     )
 
 
+def _untrusted(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
+    fix = "--ca-file with the certificate that signed the server's"
+    return ServerUnavailableError("the encrypted connection failed", where=where, got=said, fix=fix)
+
+
 def _unknown_model(load: Load, where: str, said: str, match: re.Match[str]) -> TritonRepoError:
     return AnalyzerError(
         "the server does not serve this model", where=where, got=said, fix="bench-repo without --model"
@@ -155,6 +160,7 @@ def _library(load: Load, where: str, said: str, match: re.Match[str]) -> TritonR
 # In order: the first that fits is taken, so the particular comes before the general.
 _RULES: tuple[tuple[str, _Make], ...] = (
     (r"error while loading shared libraries: .*", _library),
+    (r"(?i)certificate|SSL|handshake", _untrusted),
     (r"(?i)Couldn't connect to server|failed to connect to all addresses|Connection refused", _unreachable),
     (r"(?i)Socket closed|Empty reply|Recv failure|connection reset|Server returned nothing", _unreachable),
     (r"Request for unknown model|is not found|is not ready", _unknown_model),

@@ -44,6 +44,8 @@ class ModelSpec:
 
     Attributes:
         max_batch_size: 0 when the model has no batch dimension.
+        decoupled: it answers in streams.
+        stateful: its requests come in sequences.
         steps: names of an ensemble's models, in order, each once; empty for a plain model.
     """
 
@@ -54,6 +56,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...] = ()
     steps: tuple[str, ...] = ()
     decoupled: bool = False
+    stateful: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def model_spec(config: Mapping[str, Any], version: str) -> ModelSpec:
         outputs=_tensors(config.get("output", ())),
         steps=tuple(dict.fromkeys(str(step["model_name"]) for step in steps)),
         decoupled=bool((config.get("model_transaction_policy") or {}).get("decoupled", False)),
+        stateful=bool(config.get("sequence_batching")),
     )
 
 

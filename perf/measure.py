@@ -32,6 +32,7 @@ def bench(
     repository: str | os.PathLike[str] | None = None,
     *,
     url: str | None = None,
+    ca_file: str | os.PathLike[str] | None = None,
     metrics_url: str | None = None,
     models: Sequence[str] = (),
     concurrency: Sequence[int] | None = None,
@@ -42,6 +43,7 @@ def bench(
     protocol: Literal["http", "grpc"] | None = None,
     shared_memory: Literal["none", "system", "cuda"] = "none",
     seconds: float = 6.0,
+    sequence_length: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     rounds: int | None = None,
     precision: float | None = None,
@@ -53,7 +55,8 @@ def bench(
 
     Args:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
-        url: a running server: ``host:port``, ``http://host:port`` or ``grpc://host:port``.
+        url: a running server: ``host:port``, ``http://host:port`` or ``grpc://host:port``; with ``s`` for TLS.
+        ca_file: certificates to trust then, instead of the system's.
         metrics_url: of a running server; its port 8002 is tried by default.
         models: which ones; all that are ready by default.
         concurrency: requests under way at once, one point for each; 1, 4 and 16 where no other load is given.
@@ -64,6 +67,7 @@ def bench(
         protocol: ``http`` (default) or ``grpc``; taken from ``url`` when that says it.
         shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in a GPU's.
         seconds: how long each point is measured.
+        sequence_length: requests in each sequence of a stateful model.
         shapes: of inputs with dynamic dimensions, by name, without the batch dimension.
         seconds: how long one point is measured in a round.
         rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
@@ -86,6 +90,7 @@ def bench(
     workload = workload_from(
         repository=repository,
         url=url,
+        ca_file=Path(ca_file) if ca_file is not None else None,
         metrics_url=metrics_url,
         models=tuple(models),
         concurrency=tuple(concurrency) if concurrency is not None else None,
@@ -96,6 +101,7 @@ def bench(
         protocol=protocol,
         shared_memory=shared_memory,
         seconds=seconds,
+        sequence_length=sequence_length,
         shapes=shapes,
         rounds=rounds,
         precision=precision,
@@ -122,7 +128,7 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
                 campaign.measure()
             except KeyboardInterrupt:
                 if output is not None and campaign.done:
-                    write_report(_result(campaign, begun, binary, target, folder), folder)
+                    _write(_result(campaign, begun, binary, target, folder), folder, reporter)
                     reporter.warn(f"interrupted: what was measured so far is in {folder}")
                 raise
             result = _result(campaign, begun, binary, target, folder if output is not None else None)

@@ -46,6 +46,8 @@ def merged(rounds: Sequence[tuple[int, Measured]], limit_percent: float) -> Poin
             "checked": _total(point.checked for point in points),
             "wrong": _total(point.wrong for point in points),
             "usage": _usage([point.usage for point in points if point.usage is not None]),
+            "first_response": _first_responses(points),
+            "responses_per_s": _middle([point.responses_per_s for point in points]),
             "doubts": tuple(_doubts(points, latency, limit_percent)),
             "raw": None,
         }
@@ -79,10 +81,13 @@ def _all_requests(done: Sequence[Measured], latencies: Sequence[Latency]) -> Lat
     if len(known) == len(done):
         return latency_from(np.concatenate(known), scheduled=done[0].late_us is not None)
 
+    return _medians(latencies)  # perf_analyzer's own percentiles cannot be joined
+
+
+def _medians(latencies: Sequence[Latency]) -> Latency:
     def middle(name: str) -> float:
         return float(np.median([getattr(latency, name) for latency in latencies]))
 
-    # perf_analyzer's own percentiles cannot be joined: their medians.
     return Latency(
         requests=sum(latency.requests for latency in latencies),
         mean_us=middle("mean_us"),
@@ -90,8 +95,20 @@ def _all_requests(done: Sequence[Measured], latencies: Sequence[Latency]) -> Lat
         p90_us=middle("p90_us"),
         p95_us=middle("p95_us"),
         p99_us=middle("p99_us"),
-        source="perf_analyzer",
+        source=latencies[0].source,
+        measured_from=latencies[0].measured_from,
     )
+
+
+def _first_responses(points: Sequence[Point]) -> Latency | None:
+    """Medians of the rounds' percentiles."""
+    known = [point.first_response for point in points if point.first_response is not None]
+    return _medians(known) if known else None
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _doubts(points: Sequence[Point], latency: Latency, limit_percent: float) -> Iterable[Doubt]:

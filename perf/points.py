@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from perf.analyzer import CSV, EXPORT, WINDOWS, Load, Output
 from perf.answers import Checked, References, check_export, wrong_answers
-from perf.figures import latency_of, on_schedule, windows_of
-from perf.parse import latency_from_csv, passes_of, read_csv, read_profile, server_side, strip_tensors
+from perf.figures import latency_from, latency_of, on_schedule, windows_of
+from perf.parse import NS_PER_US, latency_from_csv, passes_of, read_csv, read_profile, server_side, strip_tensors
 from perf.result import Doubt, Point, Window
 from perf.stability import (
     client_behind,
@@ -61,7 +61,7 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
         update |= {"checked": checked.checked, "wrong": checked.wrong}
     strip_tensors(export, output.folder / PROFILE)
     export.unlink()
-    profile = read_profile(output.folder / PROFILE)
+    profile = read_profile(output.folder / PROFILE, _responses_each(load, output))
     if load.schedule is not None:
         profile = on_schedule(profile, load.schedule, WINDOWS)
     kept = profile.measured()
@@ -71,6 +71,11 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
         "inferences_per_s": profile.answered * load.batch_size / profile.duration_s,
         "windows": windows_of(profile, load.batch_size),
     }
+    if load.streaming and kept.first_ns is not None and kept.responses is not None:
+        begun_ns = kept.start_ns if kept.due_ns is None else kept.due_ns
+        first_us = (kept.first_ns - begun_ns) / NS_PER_US
+        update["first_response"] = latency_from(first_us, scheduled=kept.due_ns is not None)
+        update["responses_per_s"] = float(kept.responses.sum()) / profile.duration_s
     order = np.argsort(kept.start_ns, kind="stable")
     late_us = kept.late_us
     return Measured(
@@ -79,6 +84,16 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
         late_us[order] if late_us is not None else None,
         tuple(wrong_answers(checked, right)) if right is not None else (),
     )
+
+
+def _responses_each(load: Load, output: Output) -> float | None:
+    """Responses to one request of a stream, as perf_analyzer counts them: without the empty one at the end."""
+    if not load.streaming:
+        return None
+    row = read_csv(output.folder / CSV)
+    if row.responses_per_s is None or not row.inferences_per_s:
+        return None
+    return row.responses_per_s / (row.inferences_per_s / load.batch_size)
 
 
 def _own_figures(load: Load, output: Output) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Whether another benchmark runs on this machine: two at once measure each other.
 
-Each holds a socket in the kernel's abstract namespace for as long as it runs. Unlike a lock file it needs no folder that
-all users may write to, and it is gone with its process, however that ends.
+Each holds a socket in the kernel's abstract namespace for as long as it runs. Unlike a lock file it needs no folder
+that all users may write to, and it is gone with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,5 @@ class Presence:
         if not (others := self.look()):
             return []
         pids = ", ".join(str(pid) for pid in sorted(others))
-        message = (
-            f"another bench-repo ran on this machine (process {pids}): both measured each other; run one at a time"
-        )
+        message = f"another bench-repo ran on this machine (process {pids}): both measured each other"
         return [Doubt(code="two_benches", message=message)]

@@ -26,7 +26,7 @@ class Doubt(_Data):
 
     Attributes:
         code: stable, for programs: ``unstable``, ``few_requests``, ``other_traffic``, ``failed_requests``,
-            ``client_behind``, ``cache_hits``, ``busy_machine``, ``cpu_steal``.
+            ``client_behind``, ``cache_hits``, ``busy_machine``, ``cpu_steal`` and others: docs/reference/bench-repo.md.
         message: for people, with the numbers.
     """
 
@@ -149,6 +149,8 @@ class Point(_Data):
             all requests together, and ``*_interval`` the 95% intervals of the medians.
         checked: answers that were compared with the right ones; ``wrong`` of them differed.
         usage: what the server's machine did meanwhile.
+        first_response: of a model that answers in streams, until the first response; ``latency`` is until the last.
+        responses_per_s: of those, all together.
         inferences_per_s: samples answered per second (requests per second times ``batch_size``).
         duration_s: length of the windows together.
         server: the model's own statistics; ``steps``: those of an ensemble's models.
@@ -169,6 +171,8 @@ class Point(_Data):
     checked: int | None = None
     wrong: int | None = None
     usage: Usage | None = None
+    first_response: Latency | None = None
+    responses_per_s: float | None = None
     inferences_per_s: float | None = None
     duration_s: float | None = None
     latency: Latency | None = None

@@ -86,6 +86,10 @@ class Run:
             batch_size=workload.batch_size,
             shared_memory=workload.shared_memory,
             window_s=min(WARM_UP_S, workload.seconds),
+            tls=workload.tls,
+            ca_file=workload.ca_file.absolute() if workload.ca_file is not None else None,
+            streaming=subject.spec.decoupled,
+            sequence_length=workload.sequence_length if subject.spec.stateful else None,
             windows=WARM_UP_WINDOWS,
         )
         place = folder / "warm-up"
@@ -168,9 +172,9 @@ class Run:
                 step.done("failed", error.what)
                 return Measured(point.model_copy(update={"error": error.as_dict()}))
             except OSError as exc:
-                error = unwritable(exc, place)
-                step.done("failed", error.what)
-                return Measured(point.model_copy(update={"error": error.as_dict()}))
+                failed = unwritable(exc, place)
+                step.done("failed", failed.what)
+                return Measured(point.model_copy(update={"error": failed.as_dict()}))
             done = replace(done, point=with_server(done.point, before, after))
             doubts = tuple(doubts_of(done, output, self.workload.stability_percentage))
             doubts += tuple(self._usage_doubts(meter, output, done.point))

@@ -26,6 +26,9 @@ LEAD_IN = 0.1
 THREADS = 4
 """Of perf_analyzer; they take the requests in turn and never wait for an answer."""
 
+SHORTEST_US = 10.0
+"""Mean interval: no client sends faster."""
+
 SEED = 20241
 US_PER_S = 1_000_000
 
@@ -153,4 +156,9 @@ def read_intervals(path: Path) -> NDArray[np.int64]:
     if not intervals.sum():
         got = "all of them are zero" if len(intervals) else "an empty file"
         raise WorkloadError([Problem("no intervals", where=str(path), expected=expected, got=got)])
+    if (mean := float(intervals.mean())) < SHORTEST_US:
+        got = f"{mean:.3g} us on average"
+        raise WorkloadError(
+            [Problem("requests too close together", where=str(path), expected=f"{SHORTEST_US:g} us or more", got=got)]
+        )
     return intervals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 READY = "READY"
 METRICS_PORT = 8002
+_TRUST = ("SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
     from serving import Client
 
     if workload.address is not None:
-        with Client(f"{workload.protocol}://{workload.address}") as client:
-            url = f"{workload.protocol}://{workload.address}"
+        url = f"{workload.protocol}{'s' if workload.tls else ''}://{workload.address}"
+        with _trusting(workload.ca_file), Client(url) as client:
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
@@ -102,6 +104,24 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
             yield Target(client, address, facts, server.metrics_url)
+
+
+@contextmanager
+def _trusting(ca_file: Path | None) -> Iterator[None]:
+    """Our own client trusts these certificates; OpenSSL and gRPC take them from the environment, once in a process."""
+    if ca_file is None:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in _TRUST}
+    os.environ.update(dict.fromkeys(_TRUST, str(ca_file.absolute())))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _metrics_url(workload: Workload) -> str | None:
@@ -132,6 +152,13 @@ def _must_answer(client: Client, url: str, protocol: str) -> None:
     if client.is_live():
         return
     other = "grpc" if protocol == "http" else "http"
+    if url.startswith(("https:", "grpcs:")):
+        raise ServerUnavailableError(
+            "no server answers, or not with a certificate that is trusted",
+            where=url,
+            expected=f"a Triton behind TLS that speaks {protocol} at this port",
+            fix=f"--ca-file with the certificate that signed the server's; without TLS it is {protocol}://",
+        )
     raise ServerUnavailableError(
         "no server answers",
         where=url,
@@ -193,7 +220,7 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
     known = Subject(name, spec, config=config, about=about_model(workload.repository, name, spec.version))
-    if error := unsupported(spec, config):
+    if error := _unmeasurable(spec, workload):
         return replace(known, error=error)
     if workload.batch_size > max(1, spec.max_batch_size):
         return replace(known, problems=(_too_large_batch(spec, workload.batch_size),))
@@ -207,16 +234,37 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
 
 
 def unsupported(spec: ModelSpec, config: Mapping[str, Any]) -> TritonRepoError | None:
-    """Why a model of this kind is not measured; None where it is."""
+    """Why a model of this kind is not compared with others; None where it is."""
     kind = "decoupled" if spec.decoupled else "stateful (sequence batching)" if config.get("sequence_batching") else ""
     if not kind:
         return None
     return AnalyzerError(
-        f"{kind} models are not measured",
+        f"{kind} models are not compared",
         where=spec.name,
         expected="one answer to each request, requests that do not depend on each other",
-        fix="use perf_analyzer itself: --streaming, --sequence-length",
+        fix="measure it with bench-repo",
     )
+
+
+def _unmeasurable(spec: ModelSpec, workload: Workload) -> TritonRepoError | None:
+    """Why a model cannot be measured in the way that is asked; None where it can."""
+    if spec.decoupled and workload.protocol != "grpc":
+        return AnalyzerError(
+            "a decoupled model answers in streams, which only gRPC has",
+            where=spec.name,
+            expected="grpc",
+            got=workload.protocol,
+            fix="--protocol grpc",
+        )
+    if spec.stateful and (workload.rate or workload.intervals):
+        return AnalyzerError(
+            "a stateful model is not measured at a rate",
+            where=spec.name,
+            expected="a concurrency: so many sequences at once",
+            got="in a sequence each request waits for the answer to the one before, whatever the rate",
+            fix="--concurrency 4, without --rate",
+        )
+    return None
 
 
 def _too_large_batch(spec: ModelSpec, batch_size: int) -> Problem:

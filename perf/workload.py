@@ -25,17 +25,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from perf.document import Document, KeyPath, spell
 from perf.errors import WorkloadError
 from serving.errors import Problem
 
-KeyPath = tuple[str | int, ...]
 Positive = Annotated[int, Field(ge=1)]
 DEFAULT_REPOSITORY = Path("model_repository")
+MOST_REQUESTS = 5_000_000
+"""Of one run at a rate: perf_analyzer holds them all in memory."""
+
 _FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
-_URL = re.compile(r"(?:(http|grpc)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
+_URL = re.compile(r"(?:(https?|grpcs?)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
 
 
 class Workload(BaseModel):
@@ -43,7 +45,9 @@ class Workload(BaseModel):
 
     Attributes:
         repository: a Triton repository; served by an embedded server, or with ``url`` only read for request data.
-        url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``.
+        url: a running server, ``host:port`` with or without ``http://`` or ``grpc://``; ``https://`` and ``grpcs://``
+            where the connection is encrypted.
+        ca_file: certificates (PEM) to trust for that, instead of the system's.
         metrics_url: where a running server tells how busy its machine is; by default its port 8002 is tried.
         models: which models; empty means every model that is ready.
         concurrency: how many requests are under way at once; one point is measured for each. Where a rate or intervals
@@ -60,6 +64,7 @@ class Workload(BaseModel):
             their middle, and each p99 rests on 1000 requests.
         budget: seconds after which no further round is begun for that.
         stability_percentage: by how much the windows may differ before the point is called unstable.
+        sequence_length: requests in each sequence of a stateful model; by default as many as there are different ones.
         shapes: of inputs with dynamic dimensions, by input name, without the batch dimension; wins over golden data.
     """
 
@@ -67,6 +72,7 @@ class Workload(BaseModel):
 
     repository: Path | None = None
     url: str | None = None
+    ca_file: Path | None = None
     metrics_url: str | None = None
     models: tuple[str, ...] = ()
     concurrency: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (1, 4, 16)
@@ -81,6 +87,7 @@ class Workload(BaseModel):
     precision: Annotated[float, Field(gt=0, le=100)] | None = None
     budget: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
+    sequence_length: Positive | None = None
     shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -96,7 +103,7 @@ class Workload(BaseModel):
             filled.setdefault("concurrency", ())
         url = filled.get("url")
         if isinstance(url, str) and (match := _URL.fullmatch(url)) and match[1]:
-            filled.setdefault("protocol", match[1])
+            filled.setdefault("protocol", match[1].removesuffix("s"))
         return filled
 
     @field_validator("models", "concurrency", "rate")
@@ -109,6 +116,12 @@ class Workload(BaseModel):
         """``host:port`` of the running server, None when one is to be started."""
         match = _URL.fullmatch(self.url) if self.url else None
         return f"{match[2]}:{match[3]}" if match else None
+
+    @property
+    def tls(self) -> bool:
+        """The connection to the running server is encrypted."""
+        match = _URL.fullmatch(self.url) if self.url else None
+        return match is not None and (match[1] or "").endswith("s")
 
 
 def load_workload(
@@ -125,9 +138,9 @@ def load_workload(
         WorkloadError: with every problem that was found, each with its line or its flag.
     """
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    document = _Document(path) if path is not None else None
+    document = Document(path) if path is not None else None
     data = dict(document.data) if document is not None else {}
-    for name in ("repository", "intervals"):
+    for name in ("repository", "intervals", "ca_file"):
         if document is not None and isinstance(data.get(name), str) and path is not None:
             data[name] = path.parent / data[name]
     data |= given
@@ -137,9 +150,9 @@ def load_workload(
     def where(loc: KeyPath) -> str:
         if loc and loc[0] in given:
             return (
-                f"{flag_prefix}{_FLAGS.get(str(loc[0]), str(loc[0])).replace('_', '-')}" if flag_prefix else _spell(loc)
+                f"{flag_prefix}{_FLAGS.get(str(loc[0]), str(loc[0])).replace('_', '-')}" if flag_prefix else spell(loc)
             )
-        return document.where(loc) if document is not None else _spell(loc)
+        return document.where(loc) if document is not None else spell(loc)
 
     problems = list(document.problems) if document is not None else []
     workload: Workload | None = None
@@ -192,6 +205,11 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
                 fix="--shared-memory system, which hands tensors over in the memory of the machine",
             )
         )
+    ca_file = data.get("ca_file")
+    if isinstance(ca_file, (str, Path)) and not Path(ca_file).is_file():
+        problems.append(
+            Problem("no such file", where=where(("ca_file",)), expected="certificates (PEM)", got=str(ca_file))
+        )
     metrics_url = data.get("metrics_url")
     if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
         expected = "http://HOST:8002/metrics"
@@ -199,14 +217,9 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if isinstance(url, str):
         match = _URL.fullmatch(url)
         if match is None or not 0 < int(match[3]) < 65536:
-            example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000"
-            fix = (
-                "encrypted connections are not supported: measure beside the server" if url.startswith("https") else ""
-            )
-            problems.append(
-                Problem("not a server's address", where=where(("url",)), expected=example, got=url, fix=fix)
-            )
-        elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1]:
+            example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000 (https, grpcs: encrypted)"
+            problems.append(Problem("not a server's address", where=where(("url",)), expected=example, got=url))
+        elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1].removesuffix("s"):
             problems.append(
                 Problem(
                     "the address and the protocol contradict each other",
@@ -230,6 +243,9 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if data.get("distribution") in ("constant", "poisson") and not rate:
         fix = "--rate 50 (requests a second), or leave --distribution out"
         problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
+    if data.get("budget") is not None and data.get("precision") is None:
+        fix = "--precision 5 (percent), or --rounds N for a number of rounds"
+        problems.append(Problem("a budget without a precision", where=where(("budget",)), fix=fix))
     seconds = _number(data.get("seconds", Workload.model_fields["seconds"].default))
     for value in rate if isinstance(rate, (list, tuple)) else [rate]:
         number = _number(value)
@@ -239,6 +255,11 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
             problems.append(
                 Problem("too few requests to measure", where=where(("rate",)), expected="at least 2", got=got, fix=fix)
             )
+        elif number and seconds and number * seconds > MOST_REQUESTS:
+            got = f"{number:g} a second for {seconds:g} s"
+            fix = "shorter --seconds, and more --rounds"
+            expected = f"at most {MOST_REQUESTS:,} in a round"
+            problems.append(Problem("too many requests", where=where(("rate",)), expected=expected, got=got, fix=fix))
     return problems
 
 
@@ -293,64 +314,3 @@ def _problem(error: Any, where: Any) -> Problem:
     if kind in _KINDS:
         return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
     return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)
-
-
-def _spell(path: KeyPath) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-class _Document:
-    """A YAML file as plain data that knows the line of each key; keys given twice are problems."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[KeyPath, int] = {}
-        self.problems: list[Problem] = []
-        try:
-            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-            fix = "bench-repo WORKLOAD.yaml, or flags only: bench-repo --repository DIR"
-            raise WorkloadError([Problem("the workload cannot be read", where=str(path), got=reason, fix=fix)]) from exc
-        except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark else ""
-            got = str(getattr(exc, "problem", None) or exc)
-            raise WorkloadError([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            problem = Problem("not a workload", where=str(path), expected="a mapping (key: value)", got=got)
-            raise WorkloadError([problem])
-        self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
-
-    def where(self, path: KeyPath) -> str:
-        """``file:line, key`` of the nearest key that has a line."""
-        probe = path
-        while probe and probe not in self.lines:
-            probe = probe[:-1]
-        line = f":{self.lines[probe]}" if probe in self.lines else ""
-        return f"{self.path}{line}" + (f", {_spell(path)}" if path else "")
-
-    def _plain(self, node: yaml.Node, path: KeyPath) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            result: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                below = (*path, str(key_node.value))
-                line = key_node.start_mark.line + 1
-                if below in self.lines:
-                    got = f"first on line {self.lines[below]}, again on line {line}"
-                    self.problems.append(
-                        Problem(
-                            f"key {_spell(below)} is here twice", where=f"{self.path}:{line}", got=got, fix="keep one"
-                        )
-                    )
-                    continue
-                self.lines[below] = line
-                result[str(key_node.value)] = self._plain(value_node, below)
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return yaml.constructor.SafeConstructor().construct_object(node)

@@ -37,6 +37,21 @@ _ZERO_CHECK = """if (value == 0).any():
                 continue"""
 
 
+_STREAM = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            value = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            sender = request.get_response_sender()
+            for part in range(3):
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("y", value + part)]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
 def write_model(repository, name, config, *, input="x", output="y", answer="value * 2", pause="", check=""):
     """A model of the Python backend."""
     folder = repository / name / "1"
@@ -68,7 +83,8 @@ Y4 = 'name: "y" data_type: TYPE_FP32 dims: [ 4 ]'
 def repository(tmp_path_factory):
     """scale (fp32[4]), nobatch, tokens (int64[-1], with golden requests), words (strings), positive (refuses zeros),
     lonely (tensor names of its own), late (0.4 s an answer), slow (3 s),
-    crowded (scale, but wrong in a batch), twice (an ensemble: scale after scale)."""
+    crowded (scale, but wrong in a batch), twice (an ensemble: scale after scale),
+    counter (stateful), three (decoupled: three responses, then the empty one that ends the stream)."""
     folder = tmp_path_factory.mktemp("perf") / "repository"
     write_model(folder, "scale", _config(X4, Y4))
     write_model(folder, "crowded", _config(X4, Y4), answer="value * 2 + (len(requests) > 1)")
@@ -98,6 +114,11 @@ def repository(tmp_path_factory):
         _config('name: "x" data_type: TYPE_STRING dims: [ -1 ]', 'name: "y" data_type: TYPE_STRING dims: [ -1 ]'),
         answer="value",
     )
+    start = 'control_input [ { name: "START" control [ { kind: CONTROL_SEQUENCE_START fp32_false_true: [0, 1] } ] } ]'
+    write_model(folder, "counter", _config(X4, Y4, extra=f"sequence_batching {{ {start} }}"))
+    save_golden(folder / "counter" / "1", [{"x": np.full((1, 4), n, np.float32)} for n in range(3)])
+    three = write_model(folder, "three", _config(X4, Y4, batch=0, extra="model_transaction_policy { decoupled: true }"))
+    (three / "model.py").write_text(_STREAM)
     steps = (
         'ensemble_scheduling { step [ { model_name: "scale" model_version: -1 '
         'input_map { key: "x" value: "x" } output_map { key: "y" value: "m" } }, '

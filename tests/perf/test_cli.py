@@ -25,7 +25,9 @@ def test_help_shows_examples_and_every_flag(capsys):
     assert run(app, ["--help"]) == 0
     text = capsys.readouterr().out
     flags = (
-        "--repository --url --model --concurrency --batch-size --protocol --shared-memory --seconds --shape --output"
+        "--repository --url --ca-file --metrics-url --model --concurrency --rate --distribution --intervals"
+        " --batch-size --protocol --shared-memory --seconds --rounds --precision --budget --sequence-length --shape"
+        " --output"
     )
     for word in [*flags.split(), "--format", "Examples", "bench-repo workload.yaml"]:
         assert word in text

@@ -65,19 +65,21 @@ def test_the_default_repository_is_taken_when_it_is_there(folder, monkeypatch):
         ("127.0.0.1:8000", "127.0.0.1:8000", "http"),
         ("http://host.example:80/", "host.example:80", "http"),
         ("grpc://[::1]:8001", "[::1]:8001", "grpc"),
+        ("https://host:443", "host:443", "http"),
+        ("grpcs://host:8001", "host:8001", "grpc"),
     ],
 )
 def test_addresses(url, address, protocol):
     workload = workload_from(url=url)
     assert (workload.address, workload.protocol) == (address, protocol)
+    assert workload.tls == url.startswith(("https:", "grpcs:"))
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1", "https://host:8000", "ftp://host:1", "host:99999", "a b:1", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1", "ftp://host:1", "host:99999", "a b:1", ""])
 def test_addresses_that_are_none(url):
     with pytest.raises(WorkloadError, match="not a server's address") as caught:
         workload_from(url=url)
     assert "127.0.0.1:8000" in caught.value.expected
-    assert ("encrypted" in caught.value.fix) == url.startswith("https")
 
 
 def test_the_address_may_not_contradict_the_protocol():

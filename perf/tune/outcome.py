@@ -23,8 +23,8 @@ def result_of(
 ) -> TuneResult:
     """The result of a search, finished or out of time."""
     request, evidence = search.request, search.evidence
-    default = search.default_trial()
-    chosen = evidence.choice(default if evidence.count(default) else None)
+    default = search.baseline()
+    chosen = evidence.choice(default)
     nearest = evidence.nearest() if chosen is None else None
     status: Literal["found", "default", "none"] = "none"
     if chosen is not None:
@@ -49,14 +49,14 @@ def result_of(
         status=status,
         reason=_reason(search, chosen, nearest, default),
         decided=not search.out_of_time,
-        default=_row(evidence, default, default) if evidence.count(default) else None,
+        default=_row(evidence, default, default),
         chosen=_row(evidence, chosen, default) if chosen is not None else None,
         nearest=_row(evidence, nearest, default) if nearest is not None else None,
         knobs=tuple(_knobs(search, chosen, default)) if status == "found" and chosen is not None else (),
         rows=tuple(rows),
         fields=fields_of(chosen.settings, default.settings) if chosen is not None else {},
         capacity=capacity,
-        predicted=search.predicted,
+        predicted=search.predictor.played,
         measurements=sum(map(len, evidence.rounds.values())),
         seconds=round(seconds, 1),
         notes=tuple(notes),
@@ -94,7 +94,7 @@ def _row(evidence: Evidence, trial: Trial, default: Trial) -> Row:
     within: _Within | None = None
     if evidence.limit is not None:
         within = "yes" if evidence.holds(trial) else "unsure" if evidence.seems_to_hold(trial) else "no"
-    gain = evidence.ratio(trial, default) if trial != default and evidence.count(default) else None
+    gain = evidence.ratio(trial, default) if trial != default else None
     batches = [each.mean_batch for each in rounds if each.mean_batch is not None]
     several = len(rounds) > 1
     return Row(

@@ -85,6 +85,11 @@ class Predictor:
     _plain: dict[Trial, Prediction] = field(default_factory=dict)
     _seen: dict[Trial, tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def played(self) -> int:
+        """How many trials were simulated with what :meth:`fit` found."""
+        return len(self._plain)
+
     def simulated(self, trial: Trial) -> Prediction:
         """The simulation alone, with what :meth:`fit` found."""
         if trial not in self._plain:

@@ -11,6 +11,7 @@ from typing import Any
 
 from perf.binary import find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
+from perf.presence import Presence
 from perf.stability import machine_doubts
 from perf.tune.curve import Curve
 from perf.tune.journal import Journal
@@ -24,7 +25,7 @@ from perf.tune.search import SHORT_MINUTES, Search
 from perf.tune.space import Space, space_of
 from perf.tune.stage import Stage, open_stage
 from perf.tune.variants import Variant, find_variants
-from serving.errors import TritonRepoError
+from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
 CURVES_SHARE = 0.15
@@ -67,7 +68,13 @@ def tune(
     if resume and kept.resumed:
         reporter.info(f"resuming: curves {len(kept.curves)}, measurements {len(kept.measured)}, from {journal}")
     binary = find_binary(reporter=reporter)
-    with tempfile.TemporaryDirectory(prefix="tune-repo-raw-") as raw, open_stage(variants, reporter=reporter) as stage:
+    with (
+        Presence() as presence,
+        tempfile.TemporaryDirectory(prefix="tune-repo-raw-") as raw,
+        open_stage(variants, reporter=reporter) as stage,
+    ):
+        if others := presence.look():
+            reporter.warn(f"another benchmark runs on this machine (process {min(others)}): both measure each other")
         # Finding a server and a tool may mean a download, once: that is not searching.
         began_s = time.monotonic()
         space, curves = _timed(stage, variants, request, kept, machine, reporter)
@@ -87,8 +94,14 @@ def tune(
             began_s + request.minutes * 60,
             reporter,
         )
-        search.run()
-        doubts = machine_doubts(load_before, space.cores, steal_percent(ticks, cpu_times()))
+        try:
+            search.run()
+        except ServerUnavailableError as error:
+            again = f"the same command with --resume goes on with all that was measured ({journal})" if journal else ""
+            raise ServerUnavailableError(
+                error.what, where=error.where, expected=error.expected, got=error.got, fix=again or error.fix
+            ) from error
+        doubts = [*machine_doubts(load_before, space.cores, steal_percent(ticks, cpu_times())), *presence.doubts()]
         return result_of(
             search,
             seconds=time.monotonic() - started_s,

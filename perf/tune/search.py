@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perf.interleaved import in_turn
 from perf.tune.journal import Journal
@@ -37,6 +37,9 @@ FEWEST_TRIALS, DOUBTFUL = 5, 0.8
 
 MOST_TRIALS = 14
 """Beyond this many different trials nothing new is tried: predictions that were wrong so often will not be right."""
+
+REFINED = 30
+"""So many of the best trials are predicted with all queue delays too."""
 
 UNLIKE = 0.45
 """How unlike two newcomers of one round are to be: two of a kind tell little more than one."""
@@ -63,7 +66,6 @@ class Search:
     ends_at_s: float
     reporter: Reporter = SILENT
     rounds: int = 0
-    predicted: int = 0
     out_of_time: bool = False
     _longest_s: float = field(default=2.0)
     _trials: Sequence[Trial] = ()
@@ -87,7 +89,7 @@ class Search:
             self._fit(first)
         while not self.out_of_time and (wanted := self._wanted()):
             self._round(wanted)
-        default = self.default_trial()
+        default = self.baseline()
         while self.evidence.count(default) < MINIMUM_ROUNDS:  # whatever the time: a figure without an interval is none
             self.rounds += 1
             self._one(default, self.rounds, must=True)
@@ -107,8 +109,16 @@ class Search:
                     self._learn(trial)
             step.done("measured", self._standing())
 
+    def baseline(self) -> Trial:
+        """The configuration as it is, at the best of the loads that it was measured at."""
+        measured = [trial for trial in self.evidence.trials if trial.settings == self.space.default]
+        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
+        if held:
+            return max(held, key=self.evidence.worth)
+        return min(measured, key=lambda trial: self.evidence.latency(trial).value)
+
     def default_trial(self) -> Trial:
-        """The configuration as it is, at the load that suits it best, as far as is known."""
+        """The configuration as it is, at the load at which it is to be measured next."""
         trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
         if len(trials) == 1:
             return trials[0]
@@ -116,7 +126,7 @@ class Search:
         held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if not measured:
             return self._best_predicted(trials)
-        # Where it has been measured enough it stays; else one that is predicted to be better is looked at.
+        # One that is predicted to be better is looked at, but not many: each is to be in rounds with the others.
         best = max(held, key=self.evidence.worth, default=None)
         guess = self._best_predicted([trial for trial in trials if trial not in measured] or trials)
         if best is None:
@@ -204,13 +214,14 @@ class Search:
             return []
         factor = PROMISING if len(evidence.rounds) > FEWEST_TRIALS else DOUBTFUL
         bar = factor * evidence.worth(leader) if leader is not None and evidence.count(leader) else 0.0
-        ranked = []
-        for trial in self._all():
-            if evidence.count(trial) or trial in evidence.failed or trial.settings == default.settings:
-                continue
-            worth, holds = self._predicted_worth(trial)
-            if holds and worth > bar:
-                ranked.append((worth, trial))
+        # A queue delay is a fine point: it is looked at where the rest is good already.
+        known = (0, self.space.default.max_queue_delay_microseconds)
+        ranked = self._ranked([t for t in self._all() if t.settings.max_queue_delay_microseconds in known])
+        good = {_without_delay(trial) for _, trial in ranked[:REFINED]}
+        fine = [t for t in self._all() if t.settings.max_queue_delay_microseconds not in known]
+        ranked += self._ranked([t for t in fine if _without_delay(t) in good])
+        ranked = [(worth, trial) for worth, trial in ranked if worth > bar and trial.settings != default.settings]
+        ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or trial in evidence.failed)]
         ranked.sort(key=lambda pair: (-pair[0], pair[1].settings.distance(default.settings)))
         chosen: list[Trial] = []
         for _, trial in ranked:
@@ -219,6 +230,11 @@ class Search:
             if len(chosen) == self.width:
                 break
         return chosen
+
+    def _ranked(self, trials: Sequence[Trial]) -> list[tuple[float, Trial]]:
+        """Those that are predicted to keep the limit, with what they are worth, the best first."""
+        found = [(*self._predicted_worth(trial), trial) for trial in trials]
+        return sorted(((worth, trial) for worth, holds, trial in found if holds), key=lambda pair: -pair[0])
 
     def _all(self) -> Sequence[Trial]:
         if not self._trials:
@@ -230,7 +246,6 @@ class Search:
                 if _sensible(s, arrivals, self.space.default)
             ]
             self._trials = found
-            self.predicted = len(found)
         return self._trials
 
     def _predicted_worth(self, trial: Trial) -> tuple[float, bool]:
@@ -268,6 +283,10 @@ def _sensible(settings: Settings, arrivals: Arrivals, default: Settings) -> bool
     if settings.preferred and max(settings.preferred) > concurrency:
         return False
     return not (settings.max_queue_delay_microseconds and settings.batching.most > concurrency)
+
+
+def _without_delay(trial: Trial) -> Trial:
+    return replace(trial, settings=replace(trial.settings, max_queue_delay_microseconds=0))
 
 
 def _turned(trials: Sequence[Trial], number: int) -> list[Trial]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Stage:
 
     target: Target
     repository: Path
-    variants: Mapping[str, Variant]
+    variants: dict[str, Variant]
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, RequestData] = field(default_factory=dict)
     _names: dict[Settings, str] = field(default_factory=dict)
@@ -101,7 +101,11 @@ class Stage:
         link.symlink_to(variant.folder.absolute(), target_is_directory=True)
         self.client.load(variant.model)
         config = self.client.config(variant.model)
-        spec = model_spec(config, str(variant.version))
+        served = max(
+            (int(number) for number in self.client.metadata(variant.model)["versions"]), default=variant.version
+        )
+        self.variants[variant.name] = replace(variant, version=served)  # after a rollback not the newest
+        spec = model_spec(config, str(served))
         if spec.steps:
             what, fix = "ensembles are not tuned as one", f"tune its steps: {', '.join(spec.steps)}"
             raise TuneUsageError([Problem(what, where=variant.model, fix=fix)])
@@ -120,8 +124,9 @@ class Stage:
         name = f"tuned_{self._count:03d}"
         folder = self.repository / name
         folder.mkdir()
-        version = str(found.version)
-        (folder / version).symlink_to((found.folder / version).absolute(), target_is_directory=True)
+        for entry in found.folder.iterdir():  # the version, and what it needs beside it: samples for warmup, states
+            if entry.name == str(found.version) or not (entry.name.isdigit() or entry.name == "config.pbtxt"):
+                (folder / entry.name).symlink_to(entry.absolute(), target_is_directory=entry.is_dir())
         return name
 
     def _spec(self, name: str, variant: str) -> ModelSpec:

@@ -1,5 +1,6 @@
 """tune-repo as a user runs it: a search with the real server and the real tool, what it keeps, what is refused."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,14 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from typer.main import get_command
 
 from builder.spec.overrides import KEYS
 from perf.cli_tune import app
+from perf.tune import running
 from perf.tune.curve import measure_curve
+from perf.tune.request import TuneRequest
 from perf.tune.result import TuneResult
+from serving.errors import TritonRepoError
+from serving.progress import SILENT
 from serving.terminal import run
 
 pytestmark = pytest.mark.xdist_group("perf")
@@ -23,8 +29,17 @@ pytestmark = pytest.mark.xdist_group("perf")
 
 @pytest.fixture
 def one_model(repository, tmp_path):
-    """A repository of its own with ``scale``."""
-    shutil.copytree(repository / "scale", tmp_path / "repo" / "scale")
+    """A repository of its own with ``scale``: rolled back from a version that does not load, warmed up from a file."""
+    folder = tmp_path / "repo" / "scale"
+    shutil.copytree(repository / "scale", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "2").mkdir()
+    (folder / "2/model.py").write_text("this is no Python\n")
+    (folder / "warmup").mkdir()
+    (folder / "warmup/x.bin").write_bytes(bytes(16))
+    sample = 'input_data_file: "x.bin"'
+    with (folder / "config.pbtxt").open("a") as config:
+        config.write('version_policy { specific { versions: [ 1 ] } }\nmodel_warmup [{ name: "w" batch_size: 1\n')
+        config.write(f'inputs {{ key: "x" value {{ data_type: TYPE_FP32 dims: [ 4 ] {sample} }} }} }}]\n')
     return tmp_path / "repo"
 
 
@@ -58,7 +73,7 @@ def test_a_search_writes_overrides_that_can_be_applied(tune, one_model, tmp_path
     assert [each for each in sorted(one_model.rglob("*.*")) if each.suffix != ".pyc"] == before  # Python's own apart
     # The same search goes on; a limit that nothing keeps is said with what comes nearest, and writes nothing.
     (tmp_path / "overrides.yaml").unlink()
-    status, out, err = tune(*asked, "--resume", "--latency-limit", "p99=1us")
+    status, out, err = tune(*asked, "--resume", "--latency-limit", "p99=1us", "--minutes", "0.05")
     assert status == 1 and "nothing surely keeps p99=1us: the nearest has" in out, out + err
     assert "resuming: curves 1, measurements" in err and not (tmp_path / "overrides.yaml").exists()
     status, _, err = tune("tokens", *asked[1:], "--resume", "--journal", tmp_path / ".tune" / "scale.jsonl")
@@ -119,6 +134,30 @@ def test_the_reference_names_every_flag_and_field():
     fields = [name for name in TuneResult.model_fields if name in ("status", "decided", "rows", "knobs", "capacity")]
     missing = [name for name in (*flags, *fields) if name not in text]
     assert missing == ["--quiet", "--verbose"]  # there by their letters
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_server_that_dies_is_said_with_how_to_go_on(one_model, tmp_path):
+    class Killer:
+        """Kills the server when the first round begins."""
+
+        @contextlib.contextmanager
+        def step(self, title):
+            if title.startswith("round"):
+                for child in psutil.Process().children(recursive=True):
+                    if "tritonserver" in child.name():
+                        child.kill()
+            with SILENT.step(title) as step:
+                yield step
+
+        info = warn = output = lambda self, *said, **more: None
+
+    request = TuneRequest(one_model, "scale", concurrency=4, minutes=0.3)
+    with pytest.raises(TritonRepoError) as caught:
+        running.tune(request, journal=tmp_path / "j.jsonl", reporter=Killer())
+    assert "--resume" in caught.value.fix, caught.value
+    assert (tmp_path / "j.jsonl").read_text().count('"round"') == 1  # the default, before
 
 
 @pytest.mark.parametrize(

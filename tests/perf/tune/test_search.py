@@ -91,7 +91,7 @@ def test_it_finds_nearly_the_best_of_all_with_few_measurements(tmp_path):
     search.run()
     result = finished(search)
     assert result.status == "found" and result.decided and result.chosen.gain_interval[0] > 1.3
-    chosen = search.evidence.choice(search.default_trial())
+    chosen = search.evidence.choice(search.baseline())
     assert world.true(chosen)[0] > 0.93 * best_of(world, search)
     assert result.fields["serve"] == "int8" and len(set(world.calls)) <= 15 < result.predicted
     assert {knob.name for knob in result.knobs} >= {"variant", "max_queue_delay_microseconds"}
@@ -101,7 +101,7 @@ def test_the_load_is_found_under_a_limit_and_what_crosses_it_is_not_chosen(tmp_p
     world = World(noise=0.03)
     search = search_for(world, tmp_path, limit=Limit(99, 6000))
     search.run()
-    chosen = search.evidence.choice(search.default_trial())
+    chosen = search.evidence.choice(search.baseline())
     assert world.true(chosen)[1] < 6000 * 1.02 and search.evidence.latency(chosen).high <= 6000
     holding = [trial for trial in search._all() if world.true(trial)[1] < 5500]
     assert world.true(chosen)[0] > 0.85 * best_of(world, search, holding)
@@ -155,7 +155,7 @@ def test_without_time_the_default_has_an_interval_all_the_same(tmp_path):
 def test_a_refused_configuration_is_left_out_and_said(tmp_path):
     first = search_for(World(), tmp_path, concurrency=16)
     first.run()
-    refused = first.evidence.choice(first.default_trial()).settings
+    refused = first.evidence.choice(first.baseline()).settings
     second = search_for(World(refused=(refused,)), tmp_path, concurrency=16)
     second.run()
     result = finished(second)
@@ -173,7 +173,7 @@ def test_a_search_that_was_cut_short_goes_on_where_it_was(tmp_path):
     world = World()
     again = search_for(world, tmp_path, journal, resume=True, concurrency=16)
     again.run()
-    assert again.evidence.count(dying.default_trial()) > 3 and finished(again).status == "found"
+    assert again.evidence.count(dying.baseline()) > 3 and finished(again).status == "found"
     assert finished(again).measurements == 7 + len(world.calls)
     with pytest.raises(TuneError, match="another search") as caught:
         Journal(journal, {"model": "other"}, resume=True)

@@ -152,13 +152,15 @@ class Evidence:
             default: the configuration as it is, at its best load.
         """
         sure = [trial for trial in self.trials if self.count(trial) >= 2 and self.holds(trial)]
-        leader = max(sure, key=self.worth, default=None)
-        if leader is None:
+        if not sure:
             return None
+        leader = max(sure, key=self.worth)
         if default is not None and default in sure:
-            ratio = self.ratio(leader, default)
-            if default == leader or ratio is None or ratio.low <= 1.0:
+            gains = {trial: self.ratio(trial, default) for trial in sure if trial != default}
+            surely = {trial: gain.low for trial, gain in gains.items() if gain is not None and gain.low > 1.0}
+            if not surely:
                 return default
+            leader = max(surely, key=lambda trial: surely[trial])  # not the luckiest: the one that gains most for sure
         rivals = [leader]
         for trial in sure:
             ratio = self.ratio(leader, trial) if trial not in (leader, default) else None

@@ -180,6 +180,28 @@ def test_a_search_that_was_cut_short_goes_on_where_it_was(tmp_path):
     assert (caught.value.expected, caught.value.got) == ("model other", "model m")
 
 
+def test_of_equal_configurations_none_is_called_better():
+    generator, called = np.random.default_rng(8), 0
+    trials = [Trial(Settings("a", count, None, 8), Arrivals(concurrency=4)) for count in range(1, 9)]
+    for _ in range(60):
+        evidence = Evidence("throughput", None, 2)
+        for trial in trials:
+            for number in range(4):
+                evidence.add(trial, number, Measured(float(np.exp(generator.normal(0, 0.1))), 1.0, 100))
+        called += evidence.choice(trials[0]) != trials[0]
+    assert called <= 3  # of 60, with seven rivals each
+
+
+def test_a_sure_gain_is_taken_though_another_looks_better():
+    default, sure, lucky = (Trial(Settings("a", n, None, 8), Arrivals(concurrency=4)) for n in (1, 2, 4))
+    evidence = Evidence("throughput", None, 2)
+    figures = {default: (100, 101, 99), sure: (140, 142, 139), lucky: (60, 300, 150)}
+    for trial, rates in figures.items():
+        for number, rate in enumerate(rates):
+            evidence.add(trial, number, Measured(float(rate), 1.0, 100))
+    assert evidence.leader(evidence.trials) == lucky and evidence.choice(default) == sure
+
+
 def test_fields_name_only_what_differs():
     assert fields_of(DEFAULT, DEFAULT) == {}
     other = Settings("int8", 2, 1, 32, (8,), 0)

@@ -35,6 +35,9 @@ OTHER_TRAFFIC_RATIO = 1.5
 STEAL_PERCENT = 2.0
 """Time the hypervisor kept from us: from here on it shows in the percentiles."""
 
+OFFERED_FACTOR = 3.0
+"""How much more the windows of a given load may differ in latency."""
+
 LATE_PERCENTILE, LATE_US, LATE_SHARE = 95, 1000.0, 0.25
 """So many of a hundred requests must leave within a millisecond, or a quarter of the median latency, of their time."""
 
@@ -60,11 +63,14 @@ def unstable(
     """The windows of one point disagree in throughput or in mean latency.
 
     Args:
-        offered: the load was given, and so is the throughput: only the latency can disagree.
+        offered: the load was given, and so is the throughput: only the latency can disagree, and by
+            :data:`OFFERED_FACTOR` times as much: a queue is long at times, and short at others, by itself.
         of: what the windows are called: whole rounds may take their place.
     """
     if len(windows) < 2:
         return []
+    if offered:
+        limit_percent *= OFFERED_FACTOR
     rates = [1.0] if offered else [window.inferences_per_s for window in windows]
     means = [window.mean_us for window in windows if window.mean_us is not None]
     parts = []

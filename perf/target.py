@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 READY = "READY"
 METRICS_PORT = 8002
-_TRUST = ("SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
 
     if workload.address is not None:
         url = f"{workload.protocol}{'s' if workload.tls else ''}://{workload.address}"
-        with _trusting(workload.ca_file), Client(url) as client:
+        with Client(url, ca_file=workload.ca_file) as client:
             _must_answer(client, url, workload.protocol)
             about = client.server()
             facts = {"kind": "url", "url": url, "version": str(about.get("version", ""))}
@@ -104,24 +102,6 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
             yield Target(client, address, facts, server.metrics_url)
-
-
-@contextmanager
-def _trusting(ca_file: Path | None) -> Iterator[None]:
-    """Our own client trusts these certificates; OpenSSL and gRPC take them from the environment, once in a process."""
-    if ca_file is None:
-        yield
-        return
-    before = {name: os.environ.get(name) for name in _TRUST}
-    os.environ.update(dict.fromkeys(_TRUST, str(ca_file.absolute())))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _metrics_url(workload: Workload) -> str | None:

@@ -12,6 +12,8 @@ from serving import streaming, wire
 from serving.errors import InferenceError, ServerUnavailableError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 BACKOFF_S = 0.1
@@ -25,14 +27,16 @@ class Client:
         url: ``http://host:port``, ``grpc://host:port``, ``https``/``grpcs`` for TLS; ``host:port`` means HTTP.
         timeout_s: how long any call may take; over HTTP how long the connection may be silent.
         retries: how often a call is tried again when no server answers, if repeating it does no harm.
+        ca_file: certificates (PEM) to trust with TLS, instead of the system's.
 
     Raises:
         UsageError: ``url`` is no address.
         MissingDependencyError: tritonclient is not installed.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 2) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, retries: int = 2, ca_file: Path | None = None) -> None:
         self.address = wire.parse_url(url)
+        self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._retries = retries
         self._module = wire.tritonclient(self.address)
@@ -235,13 +239,15 @@ class Client:
         if self.address.protocol == "grpc":
             with self._lock:
                 if self._shared is None:
-                    self._shared = wire.connect(self._module, self.address, timeout_s)
+                    self._shared = wire.connect(self._module, self.address, timeout_s, ca_file=self._ca_file)
                 return self._shared
         # geventhttpclient belongs to the thread that made it, and takes its timeout when made.
         if not hasattr(self._own, "connections"):
             self._own.connections = {}
         if timeout_s not in self._own.connections:
-            self._own.connections[timeout_s] = wire.connect(self._module, self.address, timeout_s)
+            self._own.connections[timeout_s] = wire.connect(
+                self._module, self.address, timeout_s, ca_file=self._ca_file
+            )
         return self._own.connections[timeout_s]
 
 

@@ -22,6 +22,8 @@ from serving.errors import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 _DEFAULT_PORTS = {"http": 8000, "grpc": 8001}
@@ -86,14 +88,25 @@ def tritonclient(address: Address, *, aio: bool = False) -> Any:
         raise MissingDependencyError("tritonclient", "serve", needed_for=f"to call a server over {address}") from exc
 
 
-def connect(module: Any, address: Address, timeout_s: float, *, aio: bool = False) -> Any:
-    """A tritonclient connection object; no byte is sent yet."""
+def connect(module: Any, address: Address, timeout_s: float, *, aio: bool = False, ca_file: Path | None = None) -> Any:
+    """A tritonclient connection object; no byte is sent yet.
+
+    Args:
+        ca_file: certificates to trust with TLS; not with ``aio``.
+    """
+    trusted = str(ca_file) if ca_file is not None else None
     if address.protocol == "grpc":
-        return module.InferenceServerClient(address.netloc, ssl=address.tls, channel_args=_channel_args(address))
+        return module.InferenceServerClient(
+            address.netloc, ssl=address.tls, root_certificates=trusted, channel_args=_channel_args(address)
+        )
     if aio:
         return module.InferenceServerClient(address.netloc, ssl=address.tls, conn_timeout=timeout_s)
     return module.InferenceServerClient(
-        address.netloc, ssl=address.tls, connection_timeout=timeout_s, network_timeout=timeout_s
+        address.netloc,
+        ssl=address.tls,
+        ssl_options={"ca_certs": trusted} if trusted is not None else None,
+        connection_timeout=timeout_s,
+        network_timeout=timeout_s,
     )
 
 

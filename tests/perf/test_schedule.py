@@ -5,7 +5,7 @@ import pytest
 
 from perf.errors import RawFileError, WorkloadError
 from perf.figures import histogram_of, latency_of, on_schedule, windows_of
-from perf.parse import Profile
+from perf.parse import Profile, read_csv, read_profile
 from perf.schedule import THREADS, drawn, from_intervals, read_intervals
 from perf.stability import late_client, queue_growing
 from perf.workload import workload_from
@@ -183,6 +183,11 @@ def test_a_rate_is_kept_and_every_request_counted(server, tmp_path, protocol):
     assert (drawn_point.concurrency, drawn_point.rate_per_s, drawn_point.distribution) == (None, 40.0, "poisson")
     assert drawn_point.latency.requests == 40 and drawn_point.inferences_per_s == pytest.approx(40, abs=6)
     assert drawn_point.latency.measured_from == "scheduled" and sum(drawn_point.latency.histogram.counts) == 40
+    # perf_analyzer's own figures are from when a request was sent, of all requests: ours of the same are the same.
+    raw = result.folder / own.raw
+    row, profile = read_csv(raw / "perf_analyzer.csv"), read_profile(raw / "profile.json")
+    assert float(np.median(profile.latency_us)) == pytest.approx(row.p50_us, rel=0.05, abs=2)
+    assert own.latency.p50_us >= float(np.median(profile.latency_us)) * 0.9  # what was late comes on top
     assert (own.rate_per_s, own.distribution, own.latency.requests) == (50.0, "custom", pytest.approx(50, abs=1))
     assert (result.folder / own.raw / "intervals.txt").is_file()
     assert own.server.requests == pytest.approx(55, abs=2)  # the lead-in is in the server's figures

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
-from perf.target import Subject, Target, unsupported
+from perf.target import Subject, Target
 from perf.tune.curve import Curve, measure_curve
 from perf.tune.errors import TuneUsageError
 from perf.tune.space import Settings, config_with, settings_of
@@ -97,8 +97,6 @@ class Stage:
 
     def read(self, variant: Variant) -> None:
         """Load a variant as it is published, to see its configuration and find requests for it."""
-        link = self.repository / variant.model
-        link.symlink_to(variant.folder.absolute(), target_is_directory=True)
         self.client.load(variant.model)
         config = self.client.config(variant.model)
         served = max(
@@ -106,11 +104,8 @@ class Stage:
         )
         self.variants[variant.name] = replace(variant, version=served)  # after a rollback not the newest
         spec = model_spec(config, str(served))
-        if spec.steps:
-            what, fix = "ensembles are not tuned as one", f"tune its steps: {', '.join(spec.steps)}"
-            raise TuneUsageError([Problem(what, where=variant.model, fix=fix)])
-        if error := unsupported(spec, config):
-            raise TuneUsageError([Problem(error.what, error.where, error.expected, error.got, error.fix)])
+        if problem := _untunable(spec, config):
+            raise TuneUsageError([problem])
         self.configs[variant.name] = config
         self.data[variant.name] = request_data(
             spec, repository=self.repository, shapes={}, batch_size=2 if spec.max_batch_size else 1
@@ -121,7 +116,7 @@ class Stage:
         """A new folder of the server's repository with this variant's version; its name."""
         found = self.variants[variant]
         self._count += 1
-        name = f"tuned_{self._count:03d}"
+        name = f"tune-repo-{self._count:03d}"
         folder = self.repository / name
         folder.mkdir()
         for entry in found.folder.iterdir():  # the version, and what it needs beside it: samples for warmup, states
@@ -138,6 +133,18 @@ class Stage:
             tensors = {name: array[None] if spec.max_batch_size else array for name, array in request.items()}
             for _ in range(2 * settings.instances):
                 self.client.infer(spec.name, tensors)
+
+
+def _untunable(spec: ModelSpec, config: Mapping[str, Any]) -> Problem | None:
+    """Why a model of this kind is not tuned; None where it is."""
+    if spec.steps:
+        fix = f"tune its steps: {', '.join(spec.steps)}"
+        return Problem("an ensemble is not tuned as one", spec.name, "a model that is executed itself", fix=fix)
+    kind = "decoupled" if spec.decoupled else "stateful (sequence batching)" if config.get("sequence_batching") else ""
+    if not kind:
+        return None
+    expected = "one answer to each request, requests that do not depend on each other"
+    return Problem(f"{kind} models are not tuned", spec.name, expected, fix="compare settings with bench-repo")
 
 
 @contextmanager
@@ -163,6 +170,9 @@ def open_stage(variants: Sequence[Variant], *, reporter: Reporter = SILENT) -> I
         with server, Client(f"http://{server.http_url}", timeout_s=_LOAD_TIMEOUT_S) as client:
             facts = {"kind": runtime.kind, "url": server.http_url, "runtime": runtime.describe()}
             stage = Stage(Target(client, server.http_url, facts), folder, {each.name: each for each in variants})
+            for path in variants[0].folder.parent.iterdir():  # only what is asked for is loaded
+                if path.is_dir() and not path.name.startswith("."):
+                    (folder / path.name).symlink_to(path.absolute(), target_is_directory=True)
             for number, variant in enumerate(variants):
                 try:
                     stage.read(variant)

@@ -82,10 +82,17 @@ def _cells(title: str, row: Row) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]], width: int) -> Iterator[str]:
+    """Columns; what does not fit beside them, the configuration, stands below its row."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    beside = sum(widths) + 2 * len(widths) + max(len(row[-1]) for row in rows) <= width
     for row in rows:
-        text = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=False)) + "  " + row[-1]
+        text = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=False))
+        if beside:
+            yield f"{text}  {row[-1]}".rstrip()
+            continue
         yield text.rstrip()
+        if row is not rows[0]:
+            yield f"    {row[-1]}"
 
 
 def _spell(value: Any) -> str:

@@ -60,7 +60,7 @@ def tune(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_search_writes_overrides_that_can_be_applied(tune, one_model, tmp_path):
     before = sorted(one_model.rglob("*.*"))
-    asked = ("scale", "--repository", one_model, "--minutes", "0.2", "--concurrency", "4")
+    asked = ("scale", "--repository", one_model, "--minutes", "0.1", "--concurrency", "4")
     status, out, err = tune(*asked, "--capacity", "5000", "--format", "json")
     assert status == 0, err
     result = json.loads(out)
@@ -83,7 +83,7 @@ def test_a_search_writes_overrides_that_can_be_applied(tune, one_model, tmp_path
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_fixed_rate_is_offered_whatever_the_server_does(tune, one_model):
-    asked = ("--rate", "200", "--minutes", "0.1", "--latency-limit", "p50=500ms", "--format", "json")
+    asked = ("--rate", "200", "--minutes", "0.05", "--latency-limit", "p50=500ms", "--format", "json")
     status, out, err = tune("scale", "--repository", one_model, *asked)
     assert status == 0, out + err
     result = json.loads(out)
@@ -134,6 +134,12 @@ def test_the_reference_names_every_flag_and_field():
     fields = [name for name in TuneResult.model_fields if name in ("status", "decided", "rows", "knobs", "capacity")]
     missing = [name for name in (*flags, *fields) if name not in text]
     assert missing == ["--quiet", "--verbose"]  # there by their letters
+
+
+@pytest.mark.server
+def test_an_ensemble_is_refused_with_its_steps(tune, repository):
+    status, _, err = tune("twice", "--repository", repository)
+    assert status == 2 and "an ensemble is not tuned as one" in err and "tune its steps: scale" in err, err
 
 
 @pytest.mark.server

@@ -76,4 +76,5 @@ def test_the_report_shows_default_and_tuned_with_intervals_and_each_knob():
     assert "  instances: 1 -> 2  x 1.90 (predicted)" in lines
     assert "  preferred sizes: 4 -> none  not known" in lines
     assert "1000 requests/s need 7 of this machine (6 to 9)" in text and "--minutes" in text
+    assert max(map(len, to_text(result(), width=90).splitlines())) <= 90
     assert lines[-1] == "note: something is left"

@@ -172,5 +172,6 @@ class Evidence:
         return min(rivals, key=lambda trial: (trial.settings.distance(base), -self.worth(trial)))
 
     def nearest(self) -> Trial | None:
-        """Where none keeps the limit: the one with the lowest latency."""
-        return min(self.trials, key=lambda trial: self.latency(trial).value, default=None)
+        """Where none keeps the limit: the one with the lowest latency, of those that have an interval."""
+        repeated = [trial for trial in self.trials if self.count(trial) >= 2]
+        return min(repeated or self.trials, key=lambda trial: self.latency(trial).value, default=None)

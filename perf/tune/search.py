@@ -199,7 +199,7 @@ class Search:
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""
         evidence = self.evidence
-        nearest = evidence.nearest()
+        nearest = min(evidence.trials, key=lambda trial: evidence.latency(trial).value, default=None)
         wanted = [t for t in (default, nearest) if t is not None and evidence.count(t) < MINIMUM_ROUNDS]
         if not newcomers and len(evidence.rounds) + len(evidence.failed) < FEWEST_TRIALS:
             fresh = [t for t in self._all() if not evidence.count(t) and t not in evidence.failed]

@@ -11,9 +11,8 @@ from perf.tune.judge import Evidence
 from perf.tune.predict import Trial
 from perf.tune.result import Capacity, Knob, Row, TuneResult
 from perf.tune.search import Search
-from perf.tune.space import THREADS, Settings
+from perf.tune.space import KNOBS, THREADS, Settings
 
-KNOBS = ("variant", "instances", "threads", "max_batch_size", "preferred", "max_queue_delay_microseconds", "dynamic")
 _SAID = {"few_requests"}  # rounds put them together
 _Within = Literal["yes", "no", "unsure"]
 
@@ -123,24 +122,24 @@ def _failed(evidence: Evidence, trial: Trial) -> Row:
 def _knobs(search: Search, chosen: Trial, default: Trial) -> Iterator[Knob]:
     """Each knob that was turned, put back alone: measured where that was measured, predicted elsewhere."""
     evidence, predictor = search.evidence, search.predictor
+    backs = chosen.settings.put_back(default.settings)
     for name in KNOBS:
         before, after = getattr(default.settings, name), getattr(chosen.settings, name)
         if before == after:
             continue
-        back = replace(chosen, settings=replace(chosen.settings, **{name: before}))
-        ratio = evidence.ratio(chosen, back) if evidence.count(back) else None
-        if ratio is not None and ratio.low > 0:
-            yield Knob(name=name, before=before, after=after, factor=ratio.value, interval=(ratio.low, ratio.high))
-            continue
-        factor = None
-        if (back.settings.variant, back.settings.threads) in predictor.curves:
-            here, there = (predictor.simulated(trial) for trial in (chosen, back))
-            one, other = (
-                evidence.worth_of(trial, found.inferences_per_s, found.percentile_us(search.request.percentile))
-                for trial, found in ((chosen, here), (back, there))
-            )
-            factor = one / other if other > 0 else None
-        yield Knob(name=name, before=before, after=after, factor=factor)
+        factor, interval = None, None
+        if name in backs:
+            back = replace(chosen, settings=backs[name])
+            ratio = evidence.ratio(chosen, back) if evidence.count(back) else None
+            if ratio is not None and ratio.low > 0:
+                factor, interval = ratio.value, (ratio.low, ratio.high)
+            elif predictor.knows(back):
+                one, other = (
+                    evidence.worth_of(trial, found.inferences_per_s, found.percentile_us(search.request.percentile))
+                    for trial, found in ((trial, predictor.simulated(trial)) for trial in (chosen, back))
+                )
+                factor = one / other if other > 0 else None
+        yield Knob(name=name, before=before, after=after, factor=factor, interval=interval)
 
 
 def _reason(search: Search, chosen: Trial | None, nearest: Trial | None, default: Trial) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perf.tune.curve import Curve
 from perf.tune.simulate import Arrivals, Prediction, simulate
@@ -51,6 +51,23 @@ class Trial:
             math.log2(trial.arrivals.concurrency or trial.arrivals.rate_per_s or 1.0) for trial in (self, other)
         )
         return self.settings.distance(other.settings) + 0.5 * abs(one - two)
+
+
+def sensible(settings: Settings, arrivals: Arrivals, default: Settings) -> bool:
+    """False where a knob cannot matter under this load: a batch that never fills only waits for its delay."""
+    concurrency = arrivals.concurrency
+    if concurrency is None:
+        return True
+    if settings.max_batch_size != default.max_batch_size and concurrency <= default.max_batch_size:
+        return False
+    if settings.preferred and max(settings.preferred) > concurrency:
+        return False
+    return not (settings.max_queue_delay_microseconds and settings.batching.most > concurrency)
+
+
+def without_delay(trial: Trial) -> Trial:
+    """The same with a queue delay of 0."""
+    return replace(trial, settings=replace(trial.settings, max_queue_delay_microseconds=0))
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,10 @@ class Predictor:
             return
         errors = math.log(inferences_per_s / plain.inferences_per_s), math.log(latency_us / latency)
         self._seen[trial] = errors
+
+    def knows(self, trial: Trial) -> bool:
+        """Whether the executions of a trial were timed."""
+        return (trial.settings.variant, trial.settings.threads) in self.curves
 
     def curve(self, settings: Settings) -> Curve:
         """The times of the executions of a configuration."""

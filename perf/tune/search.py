@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 from perf.interleaved import in_turn
 from perf.tune.journal import Journal
 from perf.tune.judge import MINIMUM_ROUNDS, Evidence, Measured
-from perf.tune.predict import Predictor, Trial
+from perf.tune.predict import Predictor, Trial, sensible, without_delay
 from perf.tune.request import TuneRequest
-from perf.tune.simulate import Arrivals
-from perf.tune.space import Settings, Space
+from perf.tune.space import Space
 from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
@@ -89,10 +88,26 @@ class Search:
             self._fit(first)
         while not self.out_of_time and (wanted := self._wanted()):
             self._round(wanted)
+        self._explain()
         default = self.baseline()
         while self.evidence.count(default) < MINIMUM_ROUNDS:  # whatever the time: a figure without an interval is none
             self.rounds += 1
             self._one(default, self.rounds, must=True)
+
+    def _explain(self) -> None:
+        """With time left: what each knob did, by putting it back alone. One that did nothing is then left as it was."""
+        default = self.baseline()
+        chosen = self.evidence.choice(default)
+        if self.out_of_time or chosen is None or chosen.settings == default.settings:
+            return
+        backs = [replace(chosen, settings=each) for each in chosen.settings.put_back(default.settings).values()]
+        backs = [trial for trial in backs if self.predictor.knows(trial) and trial.settings != default.settings]
+        wanted = list(dict.fromkeys([default, chosen, *backs]))
+        for _ in range(MINIMUM_ROUNDS):
+            wanted = [trial for trial in wanted if trial not in self.evidence.failed]
+            if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+                return
+            self._round(wanted)
 
     def _round(self, wanted: Sequence[Trial]) -> None:
         self.rounds += 1
@@ -217,9 +232,9 @@ class Search:
         # A queue delay is a fine point: it is looked at where the rest is good already.
         known = (0, self.space.default.max_queue_delay_microseconds)
         ranked = self._ranked([t for t in self._all() if t.settings.max_queue_delay_microseconds in known])
-        good = {_without_delay(trial) for _, trial in ranked[:REFINED]}
+        good = {without_delay(trial) for _, trial in ranked[:REFINED]}
         fine = [t for t in self._all() if t.settings.max_queue_delay_microseconds not in known]
-        ranked += self._ranked([t for t in fine if _without_delay(t) in good])
+        ranked += self._ranked([t for t in fine if without_delay(t) in good])
         ranked = [(worth, trial) for worth, trial in ranked if worth > bar and trial.settings != default.settings]
         ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or trial in evidence.failed)]
         ranked.sort(key=lambda pair: (-pair[0], pair[1].settings.distance(default.settings)))
@@ -243,7 +258,7 @@ class Search:
                 Trial(s, arrivals)
                 for s in self.space.settings()
                 for arrivals in loads
-                if _sensible(s, arrivals, self.space.default)
+                if sensible(s, arrivals, self.space.default)
             ]
             self._trials = found
         return self._trials
@@ -271,22 +286,6 @@ class Search:
         rate, latency = self.evidence.rate(leader), self.evidence.latency(leader)
         spelled = f"{rate.value:.0f} inferences/s, p{self.request.percentile:g} {latency.value / 1e3:.2f} ms"
         return f"leader: {leader.settings.spell()}: {spelled}"
-
-
-def _sensible(settings: Settings, arrivals: Arrivals, default: Settings) -> bool:
-    """False where a knob cannot matter under this load: a batch that never fills only waits for its delay."""
-    concurrency = arrivals.concurrency
-    if concurrency is None:
-        return True
-    if settings.max_batch_size != default.max_batch_size and concurrency <= default.max_batch_size:
-        return False
-    if settings.preferred and max(settings.preferred) > concurrency:
-        return False
-    return not (settings.max_queue_delay_microseconds and settings.batching.most > concurrency)
-
-
-def _without_delay(trial: Trial) -> Trial:
-    return replace(trial, settings=replace(trial.settings, max_queue_delay_microseconds=0))
 
 
 def _turned(trials: Sequence[Trial], number: int) -> list[Trial]:

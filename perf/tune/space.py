@@ -18,6 +18,8 @@ THREADS = "intra_op_thread_count"
 LARGEST_BATCH = 128
 """Beyond what the configuration has, no larger ``max_batch_size`` than this is tried."""
 
+KNOBS = ("variant", "instances", "threads", "max_batch_size", "preferred", "max_queue_delay_microseconds", "dynamic")
+
 DELAYS_OF_A_RUN = (0.5, 1.0, 2.0)
 """Queue delays that are tried, as multiples of the time of one execution at batch 1."""
 
@@ -65,6 +67,12 @@ class Settings:
         far += abs(_log2(self.instances) - _log2(other.instances))
         far += 0.5 * abs(_log2(self.batching.most) - _log2(other.batching.most)) / 2
         return far + 0.5 * (self.max_queue_delay_microseconds != other.max_queue_delay_microseconds)
+
+    def put_back(self, default: Settings) -> dict[str, Settings]:
+        """The same with one knob as it was, for each knob that was turned; what the server would refuse is left out."""
+        turned = [name for name in KNOBS if getattr(self, name) != getattr(default, name)]
+        made = {name: replace(self, **{name: getattr(default, name)}) for name in turned}
+        return {name: each for name, each in made.items() if max(each.preferred, default=0) <= each.max_batch_size}
 
     def spell(self) -> str:
         """For people: ``onnx-fp16, 2 instances of 1 thread, batches up to 8``."""

@@ -94,7 +94,8 @@ def test_it_finds_nearly_the_best_of_all_with_few_measurements(tmp_path):
     chosen = search.evidence.choice(search.baseline())
     assert world.true(chosen)[0] > 0.93 * best_of(world, search)
     assert result.fields["serve"] == "int8" and len(set(world.calls)) <= 15 < result.predicted
-    assert {knob.name for knob in result.knobs} >= {"variant", "max_queue_delay_microseconds"}
+    knobs = {knob.name: knob for knob in result.knobs}
+    assert knobs["variant"].interval[0] > 1.1 and knobs["max_queue_delay_microseconds"].factor is not None
 
 
 def test_the_load_is_found_under_a_limit_and_what_crosses_it_is_not_chosen(tmp_path):
@@ -200,6 +201,19 @@ def test_a_sure_gain_is_taken_though_another_looks_better():
         for number, rate in enumerate(rates):
             evidence.add(trial, number, Measured(float(rate), 1.0, 100))
     assert evidence.leader(evidence.trials) == lucky and evidence.choice(default) == sure
+
+
+def test_a_journal_that_cannot_be_written_is_said():
+    with pytest.raises(TuneError) as caught:
+        Journal(Path("/dev/full"), {"model": "m"}, resume=False)
+    assert caught.value.got == "No space left on device" and "--journal" in caught.value.fix
+
+
+def test_each_knob_is_put_back_alone():
+    tuned = Settings("int8", 2, None, 32, (32,), 0)
+    backs = tuned.put_back(DEFAULT)
+    assert set(backs) == {"variant", "instances", "preferred", "max_queue_delay_microseconds"}  # 32 of at most 16: no
+    assert backs["instances"] == Settings("int8", 1, None, 32, (32,), 0) and DEFAULT.put_back(DEFAULT) == {}
 
 
 def test_fields_name_only_what_differs():

@@ -150,6 +150,7 @@ def build_repo(
     from builder.incremental.cache import DEFAULT_LIMIT_BYTES
     from builder.options import Options
     from builder.planning import plan
+    from builder.spec.overrides import overrides_path
 
     paths = {Path(path).resolve(): path for path in specs or [Path("models.yaml")]}  # each once
     loaded = [load_spec(path) for path in paths.values()]
@@ -166,6 +167,9 @@ def build_repo(
         emit({"steps": [step.as_dict() for step in steps]}, plan_text(steps), output=output)
         return 0
     progress = Progress(quiet=quiet, verbose=verbose > 0)
+    for spec in loaded:
+        if spec.overridden:
+            progress.info(f"{overrides_path(spec.path)} applies to {', '.join(spec.overridden)}")
     size = DEFAULT_LIMIT_BYTES if cache_size is None else parse_size(cache_size, where="--cache-size")
     _before_a_long_build(sign, reload)
     options = Options(

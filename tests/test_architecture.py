@@ -145,7 +145,7 @@ def test_every_name_that_a_package_exports_is_there(package):
     assert [name for name in getattr(module, "__all__", ()) if getattr(module, name, None) is None] == []
 
 
-@pytest.mark.parametrize("command", ["builder.cli", "builder.cli_check", "serving.cli", "perf.cli"])
+@pytest.mark.parametrize("command", ["builder.cli", "builder.cli_check", "serving.cli", "perf.cli", "perf.cli_tune"])
 def test_help_imports_none_of_the_frameworks(command):
     code = (
         f"import sys, {command} as cli\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("build-repo", "check-repo", "serve-repo", "bench-repo")
+COMMANDS = ("build-repo", "check-repo", "serve-repo", "bench-repo", "tune-repo")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 

@@ -29,6 +29,7 @@ from builder.releases import ORT_OF_RELEASE, newest_opset, opset_of_server
 from builder.spec.checks import checks
 from builder.spec.ensemble_parts import Ensemble, EnsembleStep
 from builder.spec.ensembles import ensemble_findings
+from builder.spec.overrides import apply_overrides
 from builder.spec.parts import (
     SOURCE_KINDS,
     Callable,
@@ -396,6 +397,7 @@ class Spec(BaseModel):
         repository: where models are published (absolute).
         server: the Triton release the repository is for (``26.09``); None for the one this version is tested with.
         models: by name, in the order of the file.
+        overridden: names of those over which an ``overrides.yaml`` was laid.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -404,6 +406,7 @@ class Spec(BaseModel):
     repository: Path
     server: str | None
     models: dict[str, ModelSpec]
+    overridden: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -412,7 +415,7 @@ class Spec(BaseModel):
 
 
 def read_spec(path: str | Path) -> tuple[Spec, Document]:
-    """Read a spec and report everything that is wrong with it at once.
+    """Read a spec, with the overrides beside it, and report everything that is wrong with it at once.
 
     Returns:
         The spec, and the document behind it, which knows the line of every key.
@@ -432,6 +435,7 @@ def read_spec(path: str | Path) -> tuple[Spec, Document]:
         raise SpecError(
             [Problem("the spec is empty or no mapping", str(path), "`models:` with one entry per model", got, fix)]
         )
+    overridden = apply_overrides(document)
     root, problems = validated(Root, document)
     problems += checks(document, found_any=bool(problems))
     odd = {problem.where for problem in document.problems}  # whose value nobody can judge
@@ -439,4 +443,6 @@ def read_spec(path: str | Path) -> tuple[Spec, Document]:
     if problems or root is None:
         raise SpecError(problems)
     repository = Path(os.path.realpath(path.parent / root.repository))
-    return Spec(path=path, repository=repository, server=root.server, models=root.models), document
+    return Spec(
+        path=path, repository=repository, server=root.server, models=root.models, overridden=overridden
+    ), document

@@ -51,6 +51,7 @@ class Document:
         lines: 1-based line of every key path, of the key where there is one.
         texts: numbers, booleans and nulls as they are written, by key path.
         problems: what is wrong with it as YAML, though it could be read: duplicate keys, odd numbers, tags.
+        files: of key paths that are from another file, which was laid over this one.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Document:
     lines: dict[KeyPath, int] = field(default_factory=dict)
     texts: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    files: dict[KeyPath, Path] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """``file:line, key.path`` of the nearest enclosing thing that has a line."""
@@ -65,7 +67,15 @@ class Document:
         while probe and probe not in self.lines:
             probe = probe[:-1]
         line = f":{self.lines[probe]}" if probe in self.lines else ""
-        return f"{self.path}{line}" + (f", {spell(path)}" if path else "")
+        return f"{self.files.get(probe, self.path)}{line}" + (f", {spell(path)}" if path else "")
+
+    def take(self, other: Document, at: KeyPath) -> None:
+        """Know the lines of all below ``at`` as another file's, which was laid over this one there."""
+        for path, line in other.lines.items():
+            if len(path) > len(at) and path[: len(at)] == at:
+                self.lines[path], self.files[path] = line, other.path
+                self.texts.pop(path, None)
+        self.texts.update({path: text for path, text in other.texts.items() if path in self.files})
 
     def rename(self, path: KeyPath, key: str) -> None:
         """Know the lines of all at and below ``path`` under another last key, too."""

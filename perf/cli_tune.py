@@ -1,0 +1,116 @@
+"""``tune-repo``: arguments -> a search -> ``overrides.yaml``, a report and an exit status."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from perf.tune.errors import TuneUsageError
+from perf.tune.overrides import NAME, read_overrides, write_overrides
+from perf.tune.request import Goal, TuneRequest, parse_limit
+from perf.tune.running import tune
+from perf.tune.text import to_text
+from perf.workload import DEFAULT_REPOSITORY
+from serving.errors import Problem
+from serving.terminal import (
+    FormatOption,
+    OutputFormat,
+    Progress,
+    QuietOption,
+    VerboseOption,
+    VersionOption,
+    configure_logging,
+    create_app,
+    emit,
+    epilog,
+    run,
+)
+
+EXAMPLES = (
+    "tune-repo digits   # the most inferences/s at 16 requests under way, in 5 minutes",
+    "tune-repo digits --latency-limit p99=20ms --minutes 10   # the most under a limit, at the load that suits",
+    "tune-repo digits --goal latency --concurrency 1",
+    "tune-repo digits --latency-limit p99=20ms --capacity 5000   # and how many machines 5000 requests/s need",
+)
+
+app = create_app("tune-repo", help="Find the configuration that serves a model best on this machine.")
+
+
+@app.command(epilog=epilog(EXAMPLES))
+def tune_repo(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the repository.")],
+    repository: Annotated[
+        Path | None, typer.Option(help="Repository that holds it (default: ./model_repository).")
+    ] = None,
+    latency_limit: Annotated[
+        str | None, typer.Option(metavar="pN=TIME", help="Latency that must be kept, such as p99=20ms.")
+    ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="throughput|latency|cost",
+            help="What is best (default: throughput; with --rate latency). cost: inferences/s for each core.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="R", help="Load: R requests begun each second, at random times.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Load: N requests under way at once.")] = None,
+    minutes: Annotated[float, typer.Option(metavar="M", help="How long to search at most.")] = 5.0,
+    capacity: Annotated[
+        float | None, typer.Option(metavar="R", help="Also say how many of this machine R requests/s need.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="What was found, for build-repo; put it beside models.yaml.")
+    ] = Path(NAME),
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where measurements are kept (default: beside the output).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the journal holds.")] = False,
+    format: FormatOption = OutputFormat.TEXT,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = 0,
+    version: VersionOption = False,
+) -> int:
+    """Search variants, instances, batching, queue delay and threads of a model; write what is best for build-repo.
+
+    Exit status: 0 found (or the model is right as it is), 1 no configuration keeps the limit, 2 unusable arguments.
+    """
+    configure_logging(verbose, quiet=quiet)
+    if capacity is not None and not capacity > 0:
+        raise TuneUsageError([Problem("not a rate", "--capacity", "requests per second, above 0", f"{capacity:g}")])
+    request = TuneRequest(
+        repository=repository or DEFAULT_REPOSITORY,
+        model=model,
+        limit=parse_limit(latency_limit) if latency_limit is not None else None,
+        goal=cast(Goal, goal or ("latency" if rate is not None else "throughput")),
+        rate_per_s=rate,
+        concurrency=concurrency,
+        minutes=minutes,
+    )
+    read_overrides(output)  # before minutes are spent: can it be written to?
+    result = tune(
+        request,
+        journal=journal or output.parent / ".tune" / f"{model}.jsonl",
+        resume=resume,
+        capacity_rate=capacity,
+        reporter=Progress(quiet=quiet, verbose=bool(verbose)),
+    )
+    written = result.status != "none"
+    if written:
+        write_overrides(output, result)
+    text = to_text(result, width=shutil.get_terminal_size().columns)
+    if written:
+        apply = f"written: {output}; build-repo applies it from beside models.yaml"
+        text += apply if result.fields else f"written: {output} (nothing to change for {model})"
+    emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+    return 0 if written else 1
+
+
+def main() -> None:
+    """Entry point of ``tune-repo``."""
+    sys.exit(run(app))

@@ -1,0 +1,227 @@
+"""The search against a server that is itself a simulation: what is true is known, and measuring takes no time."""
+
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perf.tune.curve import Curve, Timing
+from perf.tune.errors import TuneError
+from perf.tune.journal import Journal
+from perf.tune.judge import Evidence, Measured
+from perf.tune.outcome import fields_of, result_of
+from perf.tune.predict import Predictor, Trial
+from perf.tune.request import Limit, TuneRequest
+from perf.tune.search import Search
+from perf.tune.simulate import Arrivals, simulate
+from perf.tune.space import Settings, Space
+from serving.errors import ServerUnavailableError
+
+DEFAULT = Settings("fp32", 1, None, 16, (), 2000)
+SPACE = Space(DEFAULT, ("fp32", "int8"), (1, 2), (None, 1), (16,), (4, 8), (500, 1000), cores=2)
+
+
+def curve(variant, threads, factor):
+    """500 us and 40 for each of the batch; two side by side are slower unless they have a thread each."""
+    slow = {1: 1.0, 2: 1.1 if threads else 1.9}
+    timings = [Timing(b, k, factor * slow[k] * (500 + 40 * b), 9) for b in (1, 2, 4, 8, 16) for k in (1, 2)]
+    return Curve(variant, threads, tuple(timings), rest_us=100.0)
+
+
+CURVES = {
+    ("fp32", None): curve("fp32", None, 1.0),
+    ("fp32", 1): curve("fp32", 1, 1.3),
+    ("int8", None): curve("int8", None, 0.6),
+    ("int8", 1): curve("int8", 1, 0.7),
+}
+
+
+class World:
+    """The truth: executions are slower than their curve says, requests cost the front something, and all is noisy."""
+
+    def __init__(self, noise=0.02, percentile=99.0, slower=1.2, refused=(), dies_after=math.inf):
+        self.generator, self.noise, self.percentile = np.random.default_rng(4), noise, percentile
+        self.slower, self.refused, self.dies_after = slower, refused, dies_after
+        self.calls = []
+
+    def __hash__(self):
+        return id(self)
+
+    @functools.cache  # noqa: B019
+    def true(self, trial, requests=700):
+        found = CURVES[trial.settings.variant, trial.settings.threads]
+        played = simulate(
+            trial.settings.batching, trial.arrivals, lambda b, k: self.slower * found.time_us(b, k),
+            front_us=40.0, rest_us=120.0, requests=requests,
+        )  # fmt: skip
+        return played.inferences_per_s, played.percentile_us(self.percentile), played.compute_us
+
+    def __call__(self, trial, number, latency_us):
+        self.calls.append(trial)
+        if len(self.calls) > self.dies_after:
+            raise ServerUnavailableError("no server answers", where="here")
+        if trial.settings in self.refused:
+            raise TuneError("refused", got="out of memory")
+        rate, latency, compute = self.true(trial)
+        one, two = np.exp(self.generator.normal(0, self.noise, 2))
+        return Measured(rate * one, latency * two, 500, compute_us=compute)
+
+
+def search_for(world, tmp_path, journal=None, resume=False, minutes=5.0, ends_at_s=math.inf, **asked):
+    request = TuneRequest(Path(tmp_path), "m", minutes=minutes, **asked)
+    kept = Journal(journal, {"model": "m"}, resume=resume)
+    evidence = Evidence(request.goal, request.limit, SPACE.cores)
+    predictor = Predictor(CURVES, request.percentile)
+    return Search(request, SPACE, predictor, evidence, world, kept, ends_at_s)
+
+
+def finished(search, **options):
+    return result_of(search, seconds=1.0, machine={}, capacity_rate=options.get("capacity"), doubts=())
+
+
+def best_of(world, search, trials=None):
+    return max(world.true(trial)[0] for trial in trials or search._all())
+
+
+def test_it_finds_nearly_the_best_of_all_with_few_measurements(tmp_path):
+    world = World()
+    search = search_for(world, tmp_path, concurrency=16)
+    search.run()
+    result = finished(search)
+    assert result.status == "found" and result.decided and result.chosen.gain_interval[0] > 1.3
+    chosen = search.evidence.choice(search.baseline())
+    assert world.true(chosen)[0] > 0.93 * best_of(world, search)
+    assert result.fields["serve"] == "int8" and len(set(world.calls)) <= 15 < result.predicted
+    knobs = {knob.name: knob for knob in result.knobs}
+    assert knobs["variant"].interval[0] > 1.1 and knobs["max_queue_delay_microseconds"].factor is not None
+
+
+def test_the_load_is_found_under_a_limit_and_what_crosses_it_is_not_chosen(tmp_path):
+    world = World(noise=0.03)
+    search = search_for(world, tmp_path, limit=Limit(99, 6000))
+    search.run()
+    chosen = search.evidence.choice(search.baseline())
+    assert world.true(chosen)[1] < 6000 * 1.02 and search.evidence.latency(chosen).high <= 6000
+    holding = [trial for trial in search._all() if world.true(trial)[1] < 5500]
+    assert world.true(chosen)[0] > 0.85 * best_of(world, search, holding)
+    assert 4 <= finished(search, capacity=100_000).capacity.machines <= 9
+
+
+def test_a_limit_that_nothing_can_keep_names_the_nearest(tmp_path):
+    world = World()
+    search = search_for(world, tmp_path, limit=Limit(99, 200))
+    search.run()
+    result = finished(search)
+    assert result.status == "none" and result.chosen is None and result.fields == {}
+    assert "nothing surely keeps p99=200us" in result.reason and result.nearest.settings["variant"] in ("fp32", "int8")
+
+
+def test_where_the_default_is_as_good_as_anything_it_stays(tmp_path):
+    world = World(noise=0.05)
+    search = search_for(world, tmp_path, concurrency=16)
+    search.space = Space(
+        Settings("int8", 2, 1, 16), ("int8",), (2,), (1,), (16,), (8,), (50,), cores=2
+    )  # nothing beats all at once  # fmt: skip
+    search.run()
+    result = finished(search)
+    assert result.status == "default" and result.fields == {} and result.chosen == result.default
+
+
+def test_the_lowest_latency_is_that_of_one_request_without_a_delay(tmp_path):
+    search = search_for(World(), tmp_path, goal="latency")
+    search.run()
+    result = finished(search)
+    assert result.status == "found" and result.fields["batch"]["max_queue_delay_microseconds"] == 0
+    assert result.load == "concurrency 1" and result.chosen.latency_us < 0.5 * result.default.latency_us
+
+
+def test_cost_counts_inferences_for_each_core(tmp_path):
+    search = search_for(World(), tmp_path, goal="cost", concurrency=16)
+    search.run()
+    result = finished(search)
+    assert (result.chosen.settings["instances"], result.chosen.settings["threads"]) == (1, 1)
+
+
+def test_without_time_the_default_has_an_interval_all_the_same(tmp_path):
+    world = World()
+    search = search_for(world, tmp_path, concurrency=16, ends_at_s=0.0)
+    search.run()
+    result = finished(search)
+    assert result.status == "default" and not result.decided and result.default.rounds == 3
+    assert set(world.calls) == {Trial(DEFAULT, Arrivals(concurrency=16))}
+
+
+def test_a_refused_configuration_is_left_out_and_said(tmp_path):
+    first = search_for(World(), tmp_path, concurrency=16)
+    first.run()
+    refused = first.evidence.choice(first.baseline()).settings
+    second = search_for(World(refused=(refused,)), tmp_path, concurrency=16)
+    second.run()
+    result = finished(second)
+    assert result.status == "found" and result.chosen.title != refused.spell()
+    assert [row.error["got"] for row in result.rows if row.error] == ["out of memory"]
+
+
+def test_a_search_that_was_cut_short_goes_on_where_it_was(tmp_path):
+    journal = tmp_path / "kept" / "m.jsonl"
+    dying = search_for(World(dies_after=7), tmp_path, journal, concurrency=16)
+    with pytest.raises(ServerUnavailableError):
+        dying.run()
+    with journal.open("a") as handle:
+        handle.write('{"trial": {"settings"')  # cut in the middle of a line
+    world = World()
+    again = search_for(world, tmp_path, journal, resume=True, concurrency=16)
+    again.run()
+    assert again.evidence.count(dying.baseline()) > 3 and finished(again).status == "found"
+    assert finished(again).measurements == 7 + len(world.calls)
+    with pytest.raises(TuneError, match="another search") as caught:
+        Journal(journal, {"model": "other"}, resume=True)
+    assert (caught.value.expected, caught.value.got) == ("model other", "model m")
+
+
+def test_of_equal_configurations_none_is_called_better():
+    generator, called = np.random.default_rng(8), 0
+    trials = [Trial(Settings("a", count, None, 8), Arrivals(concurrency=4)) for count in range(1, 9)]
+    for _ in range(60):
+        evidence = Evidence("throughput", None, 2)
+        for trial in trials:
+            for number in range(4):
+                evidence.add(trial, number, Measured(float(np.exp(generator.normal(0, 0.1))), 1.0, 100))
+        called += evidence.choice(trials[0]) != trials[0]
+    assert called <= 3  # of 60, with seven rivals each
+
+
+def test_a_sure_gain_is_taken_though_another_looks_better():
+    default, sure, lucky = (Trial(Settings("a", n, None, 8), Arrivals(concurrency=4)) for n in (1, 2, 4))
+    evidence = Evidence("throughput", None, 2)
+    figures = {default: (100, 101, 99), sure: (140, 142, 139), lucky: (60, 300, 150)}
+    for trial, rates in figures.items():
+        for number, rate in enumerate(rates):
+            evidence.add(trial, number, Measured(float(rate), 1.0, 100))
+    assert evidence.leader(evidence.trials) == lucky and evidence.choice(default) == sure
+
+
+def test_a_journal_that_cannot_be_written_is_said():
+    with pytest.raises(TuneError) as caught:
+        Journal(Path("/dev/full"), {"model": "m"}, resume=False)
+    assert caught.value.got == "No space left on device" and "--journal" in caught.value.fix
+
+
+def test_each_knob_is_put_back_alone():
+    tuned = Settings("int8", 2, None, 32, (32,), 0)
+    backs = tuned.put_back(DEFAULT)
+    assert set(backs) == {"variant", "instances", "preferred", "max_queue_delay_microseconds"}  # 32 of at most 16: no
+    assert backs["instances"] == Settings("int8", 1, None, 32, (32,), 0) and DEFAULT.put_back(DEFAULT) == {}
+
+
+def test_fields_name_only_what_differs():
+    assert fields_of(DEFAULT, DEFAULT) == {}
+    other = Settings("int8", 2, 1, 32, (8,), 0)
+    assert fields_of(other, DEFAULT) == {
+        "serve": "int8",
+        "batch": {"max": 32, "preferred": [8], "max_queue_delay_microseconds": 0},
+        "instances": {"count": 2},
+        "parameters": {"intra_op_thread_count": "1"},
+    }

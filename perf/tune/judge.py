@@ -16,7 +16,7 @@ from perf.tune.predict import Trial
 from perf.tune.request import Goal, Limit
 
 MINIMUM_ROUNDS = 3
-MAXIMUM_ROUNDS = 9
+MAXIMUM_ROUNDS = 20
 NEAR = 1.05
 """Two whose ratio surely lies below this are as good as each other: further rounds are not worth their time."""
 

@@ -19,7 +19,7 @@ from perf.tune.journal import Journal
 from perf.tune.judge import MINIMUM_ROUNDS, Evidence, Measured
 from perf.tune.predict import Predictor, Trial, sensible, without_delay
 from perf.tune.request import TuneRequest
-from perf.tune.space import Space
+from perf.tune.space import KNOBS, Space
 from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
@@ -96,18 +96,20 @@ class Search:
 
     def _explain(self) -> None:
         """With time left: what each knob did, by putting it back alone. One that did nothing is then left as it was."""
-        default = self.baseline()
-        chosen = self.evidence.choice(default)
-        if self.out_of_time or chosen is None or chosen.settings == default.settings:
-            return
-        backs = [replace(chosen, settings=each) for each in chosen.settings.put_back(default.settings).values()]
-        backs = [trial for trial in backs if self.predictor.knows(trial) and trial.settings != default.settings]
-        wanted = list(dict.fromkeys([default, chosen, *backs]))
-        for _ in range(MINIMUM_ROUNDS):
-            wanted = [trial for trial in wanted if trial not in self.evidence.failed]
-            if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+        default, explained = self.baseline(), None
+        for _ in KNOBS:  # with one knob less there are others to put back
+            chosen = self.evidence.choice(default)
+            if self.out_of_time or chosen is None or chosen == explained or chosen.settings == default.settings:
                 return
-            self._round(wanted)
+            explained = chosen
+            backs = [replace(chosen, settings=each) for each in chosen.settings.put_back(default.settings).values()]
+            backs = [trial for trial in backs if self.predictor.knows(trial) and trial.settings != default.settings]
+            wanted = list(dict.fromkeys([default, chosen, *backs]))
+            for _ in range(MINIMUM_ROUNDS):
+                wanted = [trial for trial in wanted if trial not in self.evidence.failed]
+                if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+                    return
+                self._round(wanted)
 
     def _round(self, wanted: Sequence[Trial]) -> None:
         self.rounds += 1

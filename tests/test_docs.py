@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Run elsewhere: CI itself runs make test and make demo-short; tests/compose/run.sh runs what needs containers.
 ELSEWHERE = ("make ", "docker ", "podman", "pip install", "git ", "sudo ", "apt")
+LONG = ("updating.md", "benchmarking.md", "tuning.md", "serving.md")  # make big-test runs these
 BIN = Path(sys.executable).parent
 
 
@@ -88,7 +89,9 @@ def _serve(command, folder, env):
 @pytest.mark.slow
 @pytest.mark.xdist_group("default-ports")
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if _runnable(page)], ids=lambda page: str(page.relative_to(ROOT))
+    "page",
+    [pytest.param(page, marks=[pytest.mark.big] * (page.name in LONG)) for page in PAGES if _runnable(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_command_of_a_page_runs(page, workplace):
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}

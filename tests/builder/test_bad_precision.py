@@ -131,6 +131,7 @@ def test_calibration_that_fails_on_its_way_names_the_line(calibrating):
 
 
 @pytest.mark.server
+@pytest.mark.big
 def test_calibration_that_was_mended_is_searched_anew(project):
     none = project.build(precision=_calibrated("none"))
     assert "calibration make.py:none gave no sample" in str(none.error)

@@ -82,6 +82,7 @@ def test_a_server_that_is_killed_fails_the_model_it_verified_alone(spec, disturb
 
 
 @pytest.mark.parametrize("when", [_at_once, _once_loaded])
+@pytest.mark.big
 def test_a_server_that_hangs_is_noticed_and_replaced(spec, disturb, when, monkeypatch):
     monkeypatch.setattr(verifying, "SILENT_S", 3.0)
     monkeypatch.setattr(server_module, "_HEALTH_TIMEOUT_S", 1.0)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.big
 @pytest.mark.xdist_group("test_chaos")
 def test_builds_that_are_killed_harm_nothing():
     command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "--kills", "4", "--no-torch", "--format", "json"]

@@ -69,6 +69,7 @@ def report(repository, *names, status="built"):
     return [BuildReport(repository, tuple(_result(name, status) for name in names))]
 
 
+@pytest.mark.big
 def test_a_project_from_its_first_build_to_a_rollback(server, project, url):
     (project / "model.onnx").write_bytes(times(1))
     done = _run("--reload", url, "-q", cwd=project)
@@ -145,6 +146,7 @@ def test_what_waits_is_served_the_next_time(server, url):
     assert factor(server, "waits") == 2
 
 
+@pytest.mark.big
 def test_a_server_that_fell_behind_is_brought_to_what_the_repository_serves(server, url):
     repository = server.repositories[0]
     put(repository, 1, name="behind")

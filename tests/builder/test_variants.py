@@ -258,6 +258,7 @@ def test_half_precision_at_the_border_is_what_is_sent(project):
     assert "TYPE_FP16" in (project.repository / "m" / "config.pbtxt").read_text()
 
 
+@pytest.mark.big
 def test_the_fastest_is_measured_and_the_manifest_says_why(project):
     model = {"variants": ["onnx-fp32", "onnx-fp16"], "serve": "fastest", "load": {"concurrency": 2}}
     results = project.build(model)

@@ -111,6 +111,7 @@ def test_the_curve_of_a_model_grows_with_the_batch(server):
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.big
 def test_ctrl_c_keeps_the_journal_and_leaves_no_server(one_model, tmp_path, until):
     command = [sys.executable, "-c", "from perf.cli_tune import main; main()"]
     command += ["scale", "--repository", str(one_model), "--minutes", "0.3"]
@@ -144,6 +145,7 @@ def test_an_ensemble_is_refused_with_its_steps(tune, repository):
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.big
 def test_a_server_that_dies_is_said_with_how_to_go_on(one_model, tmp_path):
     class Killer:
         """Kills the server when the first round begins."""

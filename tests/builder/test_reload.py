@@ -126,6 +126,7 @@ def index(server):
 # -- what works -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.big
 def test_updates_and_a_rollback_under_load(model, until):
     with Load(model.server, model.name) as load:
         for k in (2, 3):

@@ -87,7 +87,7 @@ def test_every_example_is_verified_with_its_real_samples(reports: dict[str, Any]
 
 
 @pytest.mark.server
-@pytest.mark.slow
+@pytest.mark.big  # CI runs `make demo-short` itself
 def test_demo_calls_every_example_and_measures(repository: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--short", "--repository", str(repository)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)

@@ -138,7 +138,8 @@ class Client:
             request_id=request_id,
             parameters=parameters,
         )
-        return streaming.answers(self._module, self.address, asked, self._timeout_s if timeout_s is None else timeout_s)
+        timeout = self._timeout_s if timeout_s is None else timeout_s
+        return streaming.answers(self._module, self.address, asked, timeout, ca_file=self._ca_file)
 
     def is_live(self) -> bool:
         """True when a server answers."""

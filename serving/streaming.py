@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving import wire
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FINAL = "triton_final_response"
 _REASON_S = 1.0
+"""How long the reason for a stream's end may take to arrive after the end itself."""
 
 
 def require_grpc(address: wire.Address) -> None:
@@ -69,7 +71,7 @@ def _first_error(arrived: queue.Queue[tuple[Any, Exception | None]]) -> Exceptio
 
 
 def answers(
-    module: Any, address: wire.Address, asked: Mapping[str, Any], timeout_s: float
+    module: Any, address: wire.Address, asked: Mapping[str, Any], timeout_s: float, *, ca_file: Path | None = None
 ) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """Every answer to one request, as it comes, over a connection of its own: it can hold one stream.
 
@@ -79,7 +81,7 @@ def answers(
     """
     model, ends_s = str(asked["model_name"]), time.monotonic() + timeout_s
     arrived: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
-    connection = wire.connect(module, address, timeout_s)
+    connection = wire.connect(module, address, timeout_s, ca_file=ca_file)
     try:
         connection.start_stream(callback=lambda result, error: arrived.put((result, error)))
         try:

@@ -49,11 +49,13 @@ def ask(clients: Sequence[Client], name: str, version: int, cases: Sequence[Case
     policy = clients[0].config(name, version=str(version)).get("model_transaction_policy") or {}
     decoupled = bool(policy.get("decoupled"))
     if decoupled:  # it answers in streams, which only gRPC has
-        clients = [client for client in clients if client.address.protocol == "grpc"]
+        known, clients = clients, [client for client in clients if client.address.protocol == "grpc"]
         if not clients:
             raise ReloadError(
                 f"{name} answers in streams, and cannot be checked over HTTP",
+                where=", ".join(str(client.address) for client in known),
                 expected="the server's gRPC address",
+                got="HTTP alone",
                 fix="give --reload grpc://HOST:PORT; nothing was changed",
             )
     for client in clients:

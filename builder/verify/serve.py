@@ -89,12 +89,15 @@ def check_served(
     per_output: dict[str, list[Difference]] = {}
     batches = []
     with Client(f"http://{endpoint.http_url}", timeout_s=_TIMEOUT_S) as admin:
-        for other in called:
-            _load(admin, other)
-        started = time.perf_counter()
-        _load(admin, name)
-        load_s = time.perf_counter() - started
+        loaded: list[str] = []
         try:
+            for other in called:
+                _load(admin, other)
+                loaded.append(other)
+            started = time.perf_counter()
+            _load(admin, name)
+            load_s = time.perf_counter() - started
+            loaded.append(name)
             for scheme, address in (("http", endpoint.http_url), ("grpc", endpoint.grpc_url))[decoupled:]:
                 with Client(f"{scheme}://{address}", timeout_s=_TIMEOUT_S) as client:
                     for case in cases:
@@ -106,7 +109,7 @@ def check_served(
                     batches.append(_mean_batch(before, _counts(admin, name)))
         finally:
             if admin.is_live():
-                for other in (name, *reversed(called)):
+                for other in reversed(loaded):
                     admin.unload(other, with_steps=True)
     mean_batch = max(batches)
     return Served(endpoint.server, load_s, len(cases), len(together), mean_batch, summary(per_output))

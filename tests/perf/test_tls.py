@@ -7,11 +7,13 @@ import ssl
 import subprocess
 import threading
 
+import numpy as np
 import pytest
 
 from perf import bench
 from perf.errors import WorkloadError
 from perf.workload import workload_from
+from serving import Client
 from serving.errors import ServerUnavailableError
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -86,3 +88,16 @@ def test_an_encrypted_server_is_measured(server, certificate, protocol):
         with pytest.raises(ServerUnavailableError, match="certificate that is trusted") as caught:
             bench(url=url, models=["scale"], seconds=0.3)
         assert "--ca-file" in caught.value.fix
+
+
+@needs_openssl
+@pytest.mark.server
+@pytest.mark.xdist_group("perf")
+def test_a_stream_trusts_the_given_certificate(server, certificate):
+    with (
+        encrypted(server.grpc_url, certificate) as port,
+        Client(f"grpcs://localhost:{port}", ca_file=certificate[1]) as client,
+    ):
+        (tensor,) = client.metadata("scale")["inputs"]
+        x = np.ones([abs(int(size)) for size in tensor["shape"]], np.float32)
+        assert len(list(client.stream("scale", {tensor["name"]: x}))) == 1

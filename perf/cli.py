@@ -36,6 +36,7 @@ EXAMPLES = (
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
     "bench-repo --model digits --html report.html   # a page with curves, the front, where the time goes",
+    "bench-repo --model digits_onnx_fp32 --model digits_onnx_int8 --concurrency 8 --difference 5   # found if it is there",
     "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
     "bench-repo history digits   # its figures over time",
 )
@@ -81,10 +82,17 @@ def bench_repo(
         str | None, typer.Option(metavar="none|system|cuda", help="How tensors travel (default: none).")
     ] = None,
     seconds: Annotated[
-        str | None, typer.Option(metavar="S", help="How long each point is measured in a round (default: 6).")
+        str | None,
+        typer.Option(
+            metavar="S", help="How long each point is measured in a round (default: 6; 2 for several models)."
+        ),
     ] = None,
     rounds: Annotated[
-        str | None, typer.Option(metavar="N", help="Each model in turn, so often (default: 3; 1 for one model).")
+        str | None, typer.Option(metavar="N", help="Each model in turn, so often (default: 10; 1 for one model).")
+    ] = None,
+    difference: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="More rounds, until one so large between models would be found."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(metavar="PERCENT", help="More rounds, until throughput and p99 are known so well.")
@@ -131,6 +139,7 @@ def bench_repo(
         "shared_memory": shared_memory,
         "seconds": seconds,
         "rounds": rounds,
+        "difference": difference,
         "precision": precision,
         "budget": budget,
         "sequence_length": sequence_length,

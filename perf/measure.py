@@ -21,6 +21,7 @@ from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
 from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run
+from perf.settling import settled
 from perf.stability import machine_doubts
 from perf.target import Target, open_target, subjects
 from perf.workload import Workload, workload_from
@@ -42,10 +43,11 @@ def bench(
     batch_size: int = 1,
     protocol: Literal["http", "grpc"] | None = None,
     shared_memory: Literal["none", "system", "cuda"] = "none",
-    seconds: float = 6.0,
+    seconds: float | None = None,
     sequence_length: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     rounds: int | None = None,
+    difference: float | None = None,
     precision: float | None = None,
     budget: float | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -66,11 +68,12 @@ def bench(
         batch_size: samples in each request.
         protocol: ``http`` (default) or ``grpc``; taken from ``url`` when that says it.
         shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in a GPU's.
-        seconds: how long each point is measured.
         sequence_length: requests in each sequence of a stateful model.
         shapes: of inputs with dynamic dimensions, by name, without the batch dimension.
-        seconds: how long one point is measured in a round.
-        rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
+        seconds: how long one point is measured in a round; by default 6 for one model, 2 for several.
+        rounds: how often each is measured, the models in turn; by default once for one model, 10 times for several
+            (fewer where ``seconds`` is more than 2).
+        difference: percent; more rounds until one so large between any model and the first would be found.
         precision: percent; more rounds until throughput and p99 are known to so much.
         budget: seconds after which no further round is begun for that (300).
         output: folder to keep results and raw files in (a folder per run below it).
@@ -104,6 +107,7 @@ def bench(
         sequence_length=sequence_length,
         shapes=shapes,
         rounds=rounds,
+        difference=difference,
         precision=precision,
         budget=budget,
     )
@@ -115,15 +119,17 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
 
     Interrupted (Ctrl-C), what was measured so far is written into ``output`` before the interruption goes on.
     """
-    levels = levels_of(workload)
+    levels_of(workload)  # a file with intervals that is of no use is said before a server is started
     binary = find_binary(reporter=reporter)
     with Presence() as presence:
         begun = _Begun(presence)
         if others := presence.look():
             reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
         with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
+            found = subjects(target, workload)
+            workload = settled(workload, sum(subject.error is None for subject in found))
             run = Run(workload, binary, target, folder, reporter, check=True)
-            campaign = Campaign(run, subjects(target, workload), levels)
+            campaign = Campaign(run, found, levels_of(workload))
             try:
                 campaign.measure()
             except KeyboardInterrupt:

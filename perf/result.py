@@ -129,6 +129,7 @@ class Round(_Data):
 
     Attributes:
         number: from 0; a point need not be in every round.
+        mean_us: of the latency; None in results from before it was kept.
     """
 
     number: int
@@ -136,6 +137,7 @@ class Round(_Data):
     requests: int
     p50_us: float
     p99_us: float
+    mean_us: float | None = None
     raw: str | None = None
 
 

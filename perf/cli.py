@@ -36,7 +36,7 @@ EXAMPLES = (
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
     "bench-repo --model digits --html report.html   # a page with curves, the front, where the time goes",
-    "bench-repo --model digits_onnx_fp32 --model digits_onnx_int8 --concurrency 8 --difference 5   # found if it is there",
+    "bench-repo --model digits_onnx_fp32 --model digits_onnx_int8 --concurrency 8 --difference 5",
     "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
     "bench-repo history digits   # its figures over time",
 )

@@ -6,8 +6,8 @@ rounds, and as even that does not know what else differed between the two (anoth
 allowance widens it, unless there are several runs on both sides to see that in.
 
 Every row of a comparison has one figure that decides. All rows hold together: with several of them each interval is
-wider (Bonferroni), so that of equal sides one comparison in a hundred calls any row different. That leaves room for what
-no interval knows, and still at most one in twenty is called so (``benchmarks/trust.md``).
+wider (Bonferroni), so that of equal sides one comparison in a hundred calls any row different. That leaves room for
+what no interval knows, and still at most one in twenty is called so (``benchmarks/trust.md``).
 """
 
 from __future__ import annotations

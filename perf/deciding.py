@@ -12,7 +12,7 @@ WRONG_SHARE = 0.01
 """In so many comparisons of equal sides a row may be called different by chance."""
 
 FOUND_FACTOR = 1.5
-"""A difference this many times the half width of a 99% interval is found in nine cases of ten: (2.576 + 1.282) / 2.576."""
+"""A difference this many times half the width of a 99% interval is found nine times in ten: (2.576 + 1.282) / 2.576."""
 
 
 def deciding(*, concurrency: int | None) -> Sequence[str]:

@@ -63,7 +63,7 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
     export.unlink()
     profile = read_profile(output.folder / PROFILE, _responses_each(load, output))
     if load.schedule is not None:
-        profile = on_schedule(profile, load.schedule, WINDOWS)
+        profile = on_schedule(profile, load.schedule, WINDOWS, output.wake_up_us)
     kept = profile.measured()
     update |= {
         "latency": latency_of(kept),

@@ -144,8 +144,8 @@ class Campaign:
     def _undecided(self) -> list[str]:
         """The models whose ratio to the first is not known well enough, in words.
 
-        It is asked how wide an interval is, never on which side of 1 it lies: to go on until there is a difference would
-        find one.
+        It is asked how wide an interval is, never on which side of 1 it lies: to go on until there is a difference
+        would find one.
         """
         wanted = self.workload.difference
         if wanted is None:

@@ -17,8 +17,8 @@ FEWEST_ROUNDS, MANY_ROUNDS = 3, 10
 """Of several models. Ten tell three rows of a comparison apart with 99% (:func:`perf.quantiles.signed_rank_cut`)."""
 
 SHORT_S = 0.5
-"""A round, where as many are measured as it takes: a machine is noisy at every scale of time, so that twice as many pairs
-tell more than pairs of twice the length (``benchmarks/trust.md``)."""
+"""A round, where as many are measured as it takes: a machine is noisy at every scale of time, so that twice as many
+pairs tell more than pairs of twice the length (``benchmarks/trust.md``)."""
 
 SHORT_REQUESTS = 100
 """At a rate a round is long enough for so many: its 99th percentile is what decides."""

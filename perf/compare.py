@@ -1,8 +1,8 @@
 """Two runs, or two variants of one, held against each other: a ratio, how sure it is, and what that means.
 
 What is compared are medians over rounds, over windows where there were no rounds, over runs where each side has
-several. Rounds of one run are pairs; what was measured at different times is not: its interval is that of single
-rounds, and as even that does not know what else differed between the two (another process, another place in memory), an
+several. Rounds of one run are pairs; what was measured at different times is not: its interval is that of a part of a
+run, and as even that does not know what else differed between the two (another process, another place in memory), an
 allowance widens it, unless there are several runs on both sides to see that in.
 
 Every row of a comparison has one figure that decides. All rows hold together: with several of them each interval is

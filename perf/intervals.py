@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from perf.quantiles import signed_rank_cut, student
 
 CONFIDENCE = 0.95
+PARTS = 5
+"""That follow one another, into which the rounds of a single run are taken together."""
+
 RESAMPLES = 2000
 SEED = 20241
 _NORMAL = 1.960
@@ -93,19 +96,20 @@ def ratio_of_independent_medians(
 def ratio_of_two_runs(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """How many times ``second`` the first is, where each side is the rounds (or windows) of a single run.
 
-    What slows a machine down goes on for seconds and for hours: rounds that follow one another share it, and however
-    many there are, their median is no surer than one of them (the noise is flicker noise; ``benchmarks/trust.md``).
-    So the interval is that of a single round on each side, with the spread that the rounds of both show.
+    What slows a machine down goes on for seconds and for hours: rounds that follow one another share it, and their
+    median over twice the time is hardly surer about the next run (the noise is flicker noise: ``benchmarks/trust.md``).
+    So a run counts as no more than one of its :data:`PARTS`, with the spread that the parts of both show.
 
     Raises:
         ValueError: no values on a side, or not all above zero.
     """
     a, b = _both(first, second)
     value = float(np.median(a) - np.median(b))
-    freedom = len(a) + len(b) - 2
     if min(len(a), len(b)) == 1:
         return Interval(0.0, math.exp(value), math.inf)
-    pooled = sum(float(((values - values.mean()) ** 2).sum()) for values in (a, b)) / freedom
+    parts = [np.array([np.median(part) for part in np.array_split(each, min(PARTS, len(each)))]) for each in (a, b)]
+    freedom = sum(map(len, parts)) - 2
+    pooled = sum(float(((each - each.mean()) ** 2).sum()) for each in parts) / freedom
     reach = student(confidence, freedom) * math.sqrt(2 * pooled)
     return Interval(math.exp(value - reach), math.exp(value), math.exp(value + reach))
 

@@ -29,7 +29,7 @@ sys.path[0] = str(HERE.parent)
 
 from benchmarks.trust_models import LAYERS, write_repository  # noqa: E402
 from perf import bench  # noqa: E402
-from perf.compare import compare  # noqa: E402
+from perf.compare import ALLOWANCE_PERCENT, compare  # noqa: E402
 from perf.comparison import Estimate, Pair  # noqa: E402
 from perf.deciding import FOUND_FACTOR  # noqa: E402
 from perf.references import Side  # noqa: E402
@@ -174,7 +174,7 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
     speeds = [each.estimate.ratio for each in inside if each.estimate.ratio is not None]
     yield (
         f"- A comparison within a run took {statistics.median(took):.0f} s ({min(took):.0f} to {max(took):.0f}), "
-        f"server start included, with {statistics.median(rounds):.0f} rounds ({min(rounds)} to {max(rounds)})."
+        f"server start included, of which two share a run, with {statistics.median(rounds):.0f} rounds ({min(rounds)} to {max(rounds)})."
     )
     yield (
         f"- `heavier` / `same` by the server's own compute_infer in the same runs: {statistics.median(ratios):.4f} "
@@ -195,7 +195,7 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
 
 def _beyond(verdict: Verdict) -> bool:
     """Two runs that the interval of their rounds alone would have told apart."""
-    allowance = 1.05
+    allowance = 1 + ALLOWANCE_PERCENT / 100
     low, high = verdict.estimate.low, verdict.estimate.high
     return low is not None and high is not None and (low * allowance > 1 or high / allowance < 1)
 
@@ -266,7 +266,7 @@ def main() -> int:
     """Arguments to exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="runs (50)")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of a run, at most (60)")
+    parser.add_argument("--budget", type=float, default=90.0, help="seconds of a run, at most (90)")
     parser.add_argument("--defaults", type=int, default=0, help="runs without any option, first (0)")
     parser.add_argument("--output", type=Path, default=HERE / "trust.md", help="(benchmarks/trust.md)")
     args = parser.parse_args()

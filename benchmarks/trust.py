@@ -174,7 +174,8 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
     speeds = [each.estimate.ratio for each in inside if each.estimate.ratio is not None]
     yield (
         f"- A comparison within a run took {statistics.median(took):.0f} s ({min(took):.0f} to {max(took):.0f}), "
-        f"server start included, of which two share a run, with {statistics.median(rounds):.0f} rounds ({min(rounds)} to {max(rounds)})."
+        f"server start included (two share a run), with {statistics.median(rounds):.0f} rounds ({min(rounds)} to "
+        f"{max(rounds)})."
     )
     yield (
         f"- `heavier` / `same` by the server's own compute_infer in the same runs: {statistics.median(ratios):.4f} "

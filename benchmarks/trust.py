@@ -24,6 +24,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)
 
@@ -38,6 +41,7 @@ from serving.progress import Progress  # noqa: E402
 
 MODELS = {"same": LAYERS, "twin": LAYERS, "heavier": LAYERS + 1}
 CONCURRENCY, SECONDS, DIFFERENCE = 1, 0.3, 4.0
+Logs = NDArray[np.float64]
 DIFFERENT = ("faster", "slower")
 
 
@@ -201,6 +205,31 @@ def _beyond(verdict: Verdict) -> bool:
     return low is not None and high is not None and (low * allowance > 1 or high / allowance < 1)
 
 
+def noise(runs: Sequence[Logs]) -> Iterator[str]:
+    """What many short rounds in turn are worth, against the same time in one piece each.
+
+    Args:
+        runs: logarithms of the throughput of `same` and `twin`, [2, rounds] of each run.
+    """
+    yield "| rounds taken together | s each | in turn: spread of the ratio | one after the other |"
+    yield "|---|---|---|---|"
+    for size in (1, 2, 4, 8):
+        in_turn, apart = [], []
+        for logs in runs:
+            blocks = logs[:, : logs.shape[1] // size * size].reshape(2, -1, size).mean(axis=2)
+            in_turn += [*(blocks[0] - blocks[1])]
+            apart += [*(blocks[0, :-1] - blocks[1, 1:])]
+        if len(apart) > 2:
+            spreads = " | ".join(f"{np.std(values) * 100:.1f}%" for values in (in_turn, apart))
+            yield f"| {size} | {size * SECONDS:g} | {spreads} |"
+
+
+def logs_of(result: BenchResult) -> Logs:
+    """Of `same` and `twin`, by round."""
+    models = {run.model: run.points[0].rounds for run in result.models}
+    return np.log([[each.inferences_per_s for each in models[name]] for name in ("same", "twin")])
+
+
 def each_one(found: dict[str, Kind]) -> Iterator[str]:
     """Every comparison."""
     yield "| kind | run | B/A | interval | compute | rounds | s | verdict |"
@@ -236,7 +265,9 @@ def by_default(repository: Path, number: int) -> Iterator[str]:
     yield ""
 
 
-def page(found: dict[str, Kind], result: BenchResult, command: str, minutes: float, more: Sequence[str]) -> str:
+def page(
+    found: dict[str, Kind], runs: Sequence[Logs], result: BenchResult, command: str, minutes: float, more: Sequence[str]
+) -> str:
     """The whole page."""
     machine = result.machine
     steal = [doubt.message for doubt in result.doubts]
@@ -256,6 +287,14 @@ def page(found: dict[str, Kind], result: BenchResult, command: str, minutes: flo
         *costs(found),
         "",
         *more,
+        "## Why many short rounds",
+        "",
+        "`same` against `twin`, so many rounds taken together. Twice the time halves the square of the spread where",
+        "noise has no memory; in turn it nearly does. One after the other it does not: what disturbs goes on for as long",
+        "as one measures. The same holds for two runs, and so a run counts as no more than a part of it.",
+        "",
+        *noise(runs),
+        "",
         "## Every comparison",
         "",
         *each_one(found),
@@ -273,6 +312,7 @@ def main() -> int:
     args = parser.parse_args()
     command = " ".join(["python benchmarks/trust.py", *sys.argv[1:]])
     started_s, found, before = time.monotonic(), kinds(), None
+    runs: list[Logs] = []
     with tempfile.TemporaryDirectory(prefix="trust-") as folder:
         repository = write_repository(Path(folder), MODELS)
         more = list(by_default(repository, args.defaults)) if args.defaults else []
@@ -280,8 +320,9 @@ def main() -> int:
             result, took_s = measured(repository, args.budget)
             for verdict in verdicts_of(number, result, took_s, before):
                 found[verdict.kind].verdicts.append(verdict)
+            runs.append(logs_of(result))
             minutes = (time.monotonic() - started_s) / 60
-            args.output.write_text(page(found, result, command, minutes, more), encoding="utf-8")
+            args.output.write_text(page(found, runs, result, command, minutes, more), encoding="utf-8")
             print(f"run {number} of {args.count}, {minutes:.1f} minutes", file=sys.stderr)
             before = result
     print("\n".join([*summary(found), "", *costs(found)]))

@@ -112,7 +112,7 @@ class _How:
 
 def _caveats(how: _How, pairs: Sequence[Pair], percent: float) -> list[str]:
     """What the intervals do not know."""
-    bases = {estimate.basis for pair in pairs for estimate in pair.estimates}
+    bases = {estimate.basis for pair in pairs if (estimate := pair.estimate(pair.decided_by)) is not None}
     found = []
     if not how.same_run and not how.by_runs:
         found.append(

@@ -133,7 +133,7 @@ def spread(latency_us: NDArray[np.float64]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Served:
-    """What a request of `nap` takes beside the execution, microseconds.
+    """What a request takes beside the execution, microseconds, measured with `nap`.
 
     Attributes:
         gap_us: from the end of an execution to the begin of the next, where one waits: the instance is busy then, too.
@@ -145,10 +145,16 @@ class Served:
     rest_us: float
 
     def busy_us(self, model: str, count: int) -> NDArray[np.float64]:
-        """For how long each of the last requests kept the instance busy, in the order in which they were served."""
+        """For how long each of the last requests kept the instance busy, in the order in which they were served.
+
+        The time to the next execution is part of it; where the instance was idle in between, its mean is.
+        """
         times = times_of(self.repository, model)[-count:]
         assert len(times) == count, "not every execution was written down"
-        return times[:, 1] - times[:, 0] + self.gap_us
+        gaps_us = np.append(times[1:, 0] - times[:-1, 1], np.inf)
+        turned = gaps_us < 3 * self.gap_us
+        mean_us = float(gaps_us[turned].mean()) if turned.sum() > count / 10 else self.gap_us
+        return times[:, 1] - times[:, 0] + np.where(turned, gaps_us, mean_us)
 
 
 def served(server: Server, repository: Path, seconds: float) -> Served:

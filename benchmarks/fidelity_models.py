@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from benchmarks.trust_models import write_repository
 
-SERVICE_S = 0.004
-STALL_EVERY, STALL_S = 200, 0.4
+SERVICE_S = 0.010
+STALL_EVERY, STALL_S, SHORT_S = 200, 0.4, 0.004
 
 TIMES = "times.txt"
 """Beside a model: when each execution began and ended, nanoseconds, a line each."""
@@ -48,7 +48,7 @@ instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 
 _NAP = f"time.sleep({SERVICE_S})"
-_STALL = f"time.sleep({STALL_S} if self.count % {STALL_EVERY} == 0 else {SERVICE_S})"
+_STALL = f"time.sleep({STALL_S} if self.count % {STALL_EVERY} == 0 else {SHORT_S})"
 
 
 def repository_of(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal
 
 from perf.binary import Binary
 from perf.errors import AnalyzerError
-from perf.failures import explain
+from perf.failures import explain, not_started
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds
 
@@ -176,9 +176,7 @@ def analyze(
             finally:
                 _end(process)
     except OSError as exc:
-        raise AnalyzerError(
-            "perf_analyzer cannot be started", where=str(exc.filename or folder), got=exc.strerror or str(exc)
-        ) from exc
+        raise not_started(exc, folder) from exc
     output = Output(
         tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s, client_s
     )

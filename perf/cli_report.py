@@ -56,7 +56,11 @@ def check_place(path: Path | None) -> None:
         parent = path.parent
         got = "a folder" if path.is_dir() else "not writable" if parent.is_dir() else f"no folder {parent}"
         raise UsageError(
-            "the page cannot be written", where=f"--html {path}", expected="a file, such as a.html", got=got
+            "the page cannot be written",
+            where=f"--html {path}",
+            expected="a file that can be written, such as a.html",
+            got=got,
+            fix=f"--html {path / 'report.html'}" if path.is_dir() else "a place that you may write to: --html /tmp/a.html",
         )
 
 
@@ -73,4 +77,10 @@ def write_page(result: BenchResult, path: Path | None) -> None:
     try:
         path.write_text(to_html(result), encoding="utf-8")
     except OSError as exc:
-        raise UsageError("the page cannot be written", where=f"--html {path}", got=exc.strerror or str(exc)) from exc
+        raise UsageError(
+            "the page cannot be written",
+            where=f"--html {path}",
+            expected="room for it",
+            got=exc.strerror or str(exc),
+            fix="make room; `bench-repo report RUN --html FILE` then writes it from what was kept, without measuring",
+        ) from exc

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 
 from perf.comparison import Comparison, Estimate, Pair, Verdict
+from perf.history_text import ID_LENGTH
 from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
@@ -80,8 +81,9 @@ def compare(first: Side, second: Side, *, force: bool = False, allowance_percent
         raise UsageError(
             "these runs have nothing in common",
             where=f"{first} and {second}",
-            expected="a model that both measured under the same load; RUN:MODEL compares two variants",
+            expected="a model that both measured under the same load",
             got="\n".join(unmatched),
+            fix="measure both at one load (--concurrency, --rate), or name a model of each: A:MODEL B:MODEL",
         )
     return Comparison(
         first=str(first),
@@ -99,11 +101,26 @@ def _models(first: Side, second: Side) -> list[tuple[str, str]]:
         one, other = first.model or second.model, second.model or first.model
         assert one is not None and other is not None
         if one == other and first.newest.id == second.newest.id:
-            raise UsageError("a variant is compared with itself", where=f"{first.text} and {second.text}")
+            raise UsageError(
+                "a variant is compared with itself",
+                where=f"{first.text} and {second.text}",
+                expected="two runs, or two models of one",
+                got=f"{one} of run {first.newest.id[:ID_LENGTH]} twice",
+                fix="name another run, or another of its models: bench-repo history lists both",
+            )
         return [(one, other)]
     if first.newest.id == second.newest.id:
-        fix = f"name two of its models: {first.text}:A {second.text}:B"
-        raise UsageError("a run is compared with itself", where=first.text, fix=fix)
+        names = [run.model for run in first.newest.models]
+        several = len(names) > 1
+        raise UsageError(
+            "a run is compared with itself",
+            where=first.text,
+            expected="two runs, or two models of one",
+            got=f"run {first.newest.id[:ID_LENGTH]} twice",
+            fix=f"name two of its models: {first.text}:{names[0]} {second.text}:{names[1]}"
+            if several
+            else "name another run: bench-repo history MODEL lists them",
+        )
     known = {run.model for run in second.newest.models}
     return [(run.model, run.model) for run in first.newest.models if run.model in known]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Callable
@@ -84,6 +85,19 @@ def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
         where=str(exc.filename or folder),
         got=exc.strerror or str(exc),
         fix="free space, or set TMPDIR (without --output) or --output to a disk that has it",
+    )
+
+
+def not_started(exc: OSError, folder: Path) -> AnalyzerError:
+    """perf_analyzer, or a file that it prints into, could not be opened."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return unwritable(exc, folder)
+    return AnalyzerError(
+        "perf_analyzer cannot be started",
+        where=str(exc.filename or folder),
+        expected="a program that can be executed, and a folder to write into",
+        got=exc.strerror or str(exc),
+        fix="unset PERF_ANALYZER to have one provided; for want of memory or processes, end other programs",
     )
 
 

@@ -79,6 +79,7 @@ class Schedule:
         if len(sent_ns) != len(self.due_us):
             raise RawFileError(
                 "the profile export does not hold every request of the schedule",
+                where="the requests of perf_analyzer's --profile-export-file",
                 expected=f"{len(self.due_us)} requests",
                 got=str(len(sent_ns)),
                 fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",

@@ -58,7 +58,13 @@ class Journal:
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as exc:
-            raise TuneError("the journal cannot be read", where=str(path), got=exc.strerror or str(exc)) from exc
+            raise TuneError(
+                "the journal cannot be read",
+                where=str(path),
+                expected="the file that the search before wrote",
+                got=exc.strerror or str(exc),
+                fix="name another with --journal FILE, or leave --resume out to begin anew",
+            ) from exc
         entries = [entry for entry in map(_parsed, lines) if entry is not None]
         if not entries or entries[0] != header:
             found = entries[0] if entries else {}

@@ -42,7 +42,13 @@ def read_overrides(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
-        raise TuneError("the overrides cannot be read", where=str(path), got=str(exc)) from exc
+        raise TuneError(
+            "the overrides cannot be read",
+            where=str(path),
+            expected="a text file that you may read, or none",
+            got=str(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror or str(exc),
+            fix="name another file with --output, or move this one away",
+        ) from exc
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as exc:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from perf.binary import Binary
-from perf.errors import AnalyzerError
 from perf.failures import explain, not_started
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds

@@ -153,7 +153,11 @@ def _borrow_libraries(target: Path, reporter: Reporter) -> None:
         found = sorted(source.glob(pattern))
         if not found:
             raise AnalyzerUnavailableError(
-                f"the embedded server brings no {name}, which perf_analyzer needs", where=str(source), expected=pattern
+                f"the embedded server brings no {name}, which perf_analyzer needs",
+                where=str(source),
+                expected=pattern,
+                got="no file of that name",
+                fix=f"set {VARIABLE} to a perf_analyzer that runs here, or see serve-repo doctor",
             )
         shutil.copyfile(found[-1], target / name)
 

@@ -13,6 +13,7 @@ from perf.cli_results import GateOption, HistoryOption, add_commands, expected, 
 from perf.errors import WorkloadError
 from perf.history import DEFAULT_HISTORY
 from perf.measure import measure_workload
+from perf.result import BenchResult
 from perf.workload import load_workload
 from serving.default_command import DefaultCommandGroup
 from serving.errors import Problem
@@ -140,10 +141,15 @@ def bench_repo(
     check_place(html)
     wanted = expected(gate, history)
     kept = prepared(None if no_history else history)
-    result = measure_workload(asked, output=output, reporter=Progress(quiet=quiet, verbose=bool(verbose)))
-    keep(result, kept)
-    show(result, format)
-    write_page(result, html)
+
+    def done(result: BenchResult) -> None:
+        keep(result, kept)
+        show(result, format)
+        write_page(result, html)
+
+    reporter = Progress(quiet=quiet, verbose=bool(verbose))
+    result = measure_workload(asked, output=output, reporter=reporter, cut_short=done)
+    done(result)
     outcome = wanted.judge(result) if wanted is not None else None
     if outcome is not None:
         say(outcome, markdown=format is Format.MARKDOWN, aside=format not in (Format.TEXT, Format.MARKDOWN))

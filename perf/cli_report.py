@@ -60,7 +60,9 @@ def check_place(path: Path | None) -> None:
             where=f"--html {path}",
             expected="a file that can be written, such as a.html",
             got=got,
-            fix=f"--html {path / 'report.html'}" if path.is_dir() else "a place that you may write to: --html /tmp/a.html",
+            fix=f"--html {path / 'report.html'}"
+            if path.is_dir()
+            else "a place that you may write to: --html /tmp/a.html",
         )
 
 

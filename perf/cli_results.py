@@ -135,11 +135,13 @@ def history_command(
     configure_logging(verbose, quiet=quiet)
     kept = History(history)
     if model is None:
-        counts = kept.models()
+        counts, cut = kept.models(), kept.interrupted()
         if format is TableFormat.JSON:
-            typer.echo(json.dumps({"models": counts}))
+            typer.echo(json.dumps({"models": counts, "interrupted": cut}))
         else:
-            typer.echo("\n".join(f"{name}: {count} run{'s' * (count != 1)}" for name, count in counts.items()))
+            said = {name: f", {cut[name]} of them interrupted" if name in cut else "" for name in counts}
+            lines = [f"{name}: {count} run{'s' * (count != 1)}{said[name]}" for name, count in counts.items()]
+            typer.echo("\n".join(lines))
         return 0
     rows = kept.rows(model, runs=runs)
     if format is TableFormat.JSON:

@@ -68,6 +68,11 @@ def compare(first: Side, second: Side, *, force: bool = False, allowance_percent
             f"two runs at different times: intervals are widened by {percent:g}% for what differed between them; "
             f"{ENOUGH_RUNS} runs of each revision, or both variants in one run, say it instead"
         )
+    caveats += [
+        f"{letter} was interrupted ({side.newest.interrupted}): not all that was asked was measured"
+        for letter, side in (("A", first), ("B", second))
+        if side.newest.interrupted is not None
+    ]
     names = _models(first, second)
     pairs, unmatched = [], []
     for one, other in names:

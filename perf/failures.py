@@ -78,6 +78,14 @@ def _reason(stderr: str) -> str:
     return "\n".join(lines[-5:])
 
 
+def how_it_ended(status: int) -> str:
+    """An exit status in words: ``ended by SIGKILL``, ``exit status 1``."""
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    if number in set(signal.Signals):
+        return f"ended by {signal.Signals(number).name}"
+    return f"exit status {status}"
+
+
 def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
     """A file of a measurement cannot be written: mostly a full disk."""
     return AnalyzerError(

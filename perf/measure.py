@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -110,10 +110,17 @@ def bench(
     return measure_workload(workload, output=Path(output) if output is not None else None, reporter=reporter)
 
 
-def measure_workload(workload: Workload, *, output: Path | None = None, reporter: Reporter = SILENT) -> BenchResult:
+def measure_workload(
+    workload: Workload,
+    *,
+    output: Path | None = None,
+    reporter: Reporter = SILENT,
+    cut_short: Callable[[BenchResult], None] = lambda result: None,
+) -> BenchResult:
     """Measure a workload; see :func:`bench`.
 
-    Interrupted (Ctrl-C), what was measured so far is written into ``output`` before the interruption goes on.
+    Interrupted (Ctrl-C, SIGTERM), what was measured so far is written into ``output`` and given to ``cut_short`` before
+    the interruption goes on; its ``interrupted`` says what it was. A server that dies ends the run with what there is.
     """
     levels = levels_of(workload)
     binary = find_binary(reporter=reporter)
@@ -124,17 +131,24 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
         with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
             run = Run(workload, binary, target, folder, reporter, check=True)
             campaign = Campaign(run, subjects(target, workload), levels)
+
+            def finished(interrupted: str | None) -> BenchResult:
+                where = folder if output is not None else None
+                result = _result(campaign, begun, binary, target, where, interrupted)
+                if interrupted is not None:
+                    what = "what was measured so far is kept" if campaign.done else "nothing was measured yet"
+                    reporter.warn(f"interrupted ({interrupted}): {what}")
+                if where is not None:
+                    _write(result, where, reporter)
+                return result
+
             try:
                 campaign.measure()
-            except KeyboardInterrupt:
-                if output is not None and campaign.done:
-                    _write(_result(campaign, begun, binary, target, folder), folder, reporter)
-                    reporter.warn(f"interrupted: what was measured so far is in {folder}")
+            except (KeyboardInterrupt, SystemExit) as stop:
+                if campaign.done:
+                    cut_short(finished("Ctrl-C" if isinstance(stop, KeyboardInterrupt) else "SIGTERM"))
                 raise
-            result = _result(campaign, begun, binary, target, folder if output is not None else None)
-            if output is not None:
-                _write(result, folder, reporter)
-    return result
+            return finished("the server died" if campaign.gone is not None else None)
 
 
 def _write(result: BenchResult, folder: Path, reporter: Reporter) -> None:
@@ -159,7 +173,9 @@ class _Begun:
         return [*machine_doubts(self.load_1min, self.machine["cores_usable"], stolen), *self._presence.doubts()]
 
 
-def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None) -> BenchResult:
+def _result(
+    campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None, interrupted: str | None
+) -> BenchResult:
     models = campaign.models()
     return BenchResult(
         started_at=begun.at,
@@ -170,9 +186,17 @@ def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, f
         server=dict(target.facts),
         machine=begun.machine,
         models=models if folder is not None else tuple(_without_raw(model) for model in models),
-        doubts=(*begun.doubts(), *campaign.doubts()),
+        doubts=(*_unfinished(interrupted), *begun.doubts(), *campaign.doubts()),
+        interrupted=interrupted,
         folder=folder,
     )
+
+
+def _unfinished(interrupted: str | None) -> list[Doubt]:
+    if interrupted is None:
+        return []
+    message = f"interrupted ({interrupted}): not all that was asked is here, and some of it in fewer rounds"
+    return [Doubt(code="interrupted", message=message)]
 
 
 def _without_raw(run: ModelRun) -> ModelRun:

@@ -121,7 +121,13 @@ def strip_tensors(source: Path, target: Path) -> None:
                 tail = (tail + chunk)[-_TAIL_BYTES:]
             _collect(rest, starts, ends, last=True)
     except OSError as exc:
-        raise RawFileError("the profile export cannot be read", where=str(source), got=str(exc)) from exc
+        raise RawFileError(
+            "the profile export cannot be read",
+            where=str(source),
+            expected="the requests of the run, as perf_analyzer wrote them",
+            got=exc.strerror or str(exc),
+            fix="look for a full disk, or for what removes files there; set TMPDIR or --output to another",
+        ) from exc
     closing = re.search(rb'"window_boundaries":\[([\d,]*)\].*\Z', tail, re.DOTALL)
     if closing is None or len(starts) != len(ends):
         raise RawFileError(
@@ -187,7 +193,13 @@ def read_profile(path: Path, responses_each: float | None = None) -> Profile:
             fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",
         ) from exc
     if not len(profile.start_ns) or len(profile.boundaries_ns) < 2:
-        raise RawFileError("the profile export holds no request", where=str(path), fix="--seconds with a larger number")
+        raise RawFileError(
+            "the profile export holds no request",
+            where=str(path),
+            expected="at least one answered request, and the edges of the windows",
+            got=f"{len(profile.start_ns)} requests, {len(profile.boundaries_ns)} edges",
+            fix="--seconds with a larger number",
+        )
     return profile
 
 
@@ -209,6 +221,7 @@ def read_csv(path: Path) -> CsvRow:
             where=str(path),
             expected="one row with Inferences/Second and p50, p90, p95, p99 latency",
             got=f"{type(exc).__name__}: {exc}",
+            fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",
         ) from exc
 
 

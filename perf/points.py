@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perf.analyzer import CSV, EXPORT, WINDOWS, Load, Output
 from perf.answers import Checked, References, check_export, wrong_answers
+from perf.borders import Span
 from perf.figures import latency_from, latency_of, on_schedule, windows_of
 from perf.parse import NS_PER_US, latency_from_csv, passes_of, read_csv, read_profile, server_side, strip_tensors
 from perf.result import Doubt, Point, Window
@@ -35,12 +36,14 @@ class Measured:
         latency_us: of each request, [requests] in the order they were sent; None where they were not exported.
         late_us: how long after it was due each request left; None where nothing was due.
         doubts: about the answers.
+        span: when it was measured; None where perf_analyzer does not tell.
     """
 
     point: Point
     latency_us: NDArray[np.float64] | None = None
     late_us: NDArray[np.float64] | None = None
     doubts: tuple[Doubt, ...] = ()
+    span: Span | None = None
 
 
 def measured(point: Point, load: Load, output: Output, right: References | None = None) -> Measured:
@@ -83,6 +86,12 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
         kept.latency_us[order],
         late_us[order] if late_us is not None else None,
         tuple(wrong_answers(checked, right)) if right is not None else (),
+        Span(
+            int(profile.boundaries_ns[0]),
+            int(profile.boundaries_ns[-1]),
+            int(profile.start_ns.min()),
+            int(profile.end_ns.max()) if load.schedule is not None else None,
+        ),
     )
 
 

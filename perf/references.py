@@ -85,9 +85,7 @@ def find_side(text: str, history: History) -> Side:
     if model and not any(model == run.model for run in side.newest.models):
         names = ", ".join(run.model for run in side.newest.models)
         close = difflib.get_close_matches(model, names.split(", "), n=1) or names.split(", ")
-        raise UsageError(
-            "this run has no such model", where=text, expected=names, got=model, fix=f"{base}:{close[0]}"
-        )
+        raise UsageError("this run has no such model", where=text, expected=names, got=model, fix=f"{base}:{close[0]}")
     return side
 
 
@@ -146,7 +144,8 @@ def _kept(text: str, history: History) -> list[BenchResult]:
 
 
 def _alike(results: Sequence[BenchResult]) -> list[BenchResult]:
-    """The newest one, and the older ones that were measured as it was."""
+    """The newest one, and the older ones that were measured as it was; interrupted ones only where there is no other."""
+    results = [each for each in results if each.interrupted is None] or results[:1]
     newest = results[0]
     return [each for each in results if not differences(newest, each) and not unlike_loads(newest, each)]
 

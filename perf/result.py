@@ -231,6 +231,8 @@ class BenchResult(_Data):
         machine: facts of the machine the client ran on (with ``local`` and ``embedded``, the server's too).
         doubts: those that concern every point.
         id: of this run, for the history; ``revision`` the git commit of the working directory, with ``+`` if changed.
+        interrupted: what ended it before all was measured: ``Ctrl-C``, ``SIGTERM``, ``the server died``; None where it
+            went through. (Added within version 2 of the form: older files lack it.)
         folder: where the files of this run were kept; not written to the file itself.
     """
 
@@ -246,6 +248,7 @@ class BenchResult(_Data):
     machine: dict[str, Any]
     models: tuple[ModelRun, ...]
     doubts: tuple[Doubt, ...] = ()
+    interrupted: str | None = None
     folder: Path | None = Field(default=None, exclude=True)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -258,4 +261,4 @@ class BenchResult(_Data):
     @property
     def ok(self) -> bool:
         """True when everything that was asked was measured."""
-        return bool(self.models) and all(run.ok for run in self.models)
+        return self.interrupted is None and bool(self.models) and all(run.ok for run in self.models)

@@ -21,7 +21,7 @@ from perf.runner import Run
 from perf.stability import MINIMUM_BEYOND
 from perf.target import Subject
 from perf.workload import Workload
-from serving.errors import TritonRepoError
+from serving.errors import ServerUnavailableError, TritonRepoError
 
 SEVERAL = 3
 """Rounds where several models are measured, and nobody says how many."""
@@ -33,7 +33,11 @@ P99_REQUESTS = MINIMUM_BEYOND * 100
 
 @dataclass
 class Campaign:
-    """A measurement that is under way; :meth:`models` is what is known so far, at any moment."""
+    """A measurement that is under way; :meth:`models` is what is known so far, at any moment.
+
+    Attributes:
+        gone: the server died on the way.
+    """
 
     run: Run
     subjects: Sequence[Subject]
@@ -42,6 +46,7 @@ class Campaign:
     loads: dict[str, Load] = field(default_factory=dict)
     done: dict[tuple[str, str], list[tuple[int, Measured]]] = field(default_factory=dict)
     failed: dict[tuple[str, str], Point] = field(default_factory=dict)
+    gone: ServerUnavailableError | None = None
 
     @property
     def workload(self) -> Workload:
@@ -57,6 +62,9 @@ class Campaign:
         while True:
             round_s = time.monotonic()
             self._round(number, single=fewest == 1 and self.workload.precision is None)
+            if self.gone is not None:
+                self._not_measured(fewest)
+                return
             number += 1
             round_s = time.monotonic() - round_s
             if number < fewest and self._left():
@@ -113,6 +121,20 @@ class Campaign:
                     self.done.setdefault(key, []).append((number, one))
                 else:
                     self.failed[key] = one.point
+                    self.gone = self.run.target.gone()
+                    if self.gone is not None:  # it would fail with everything else as well, one after the other
+                        return
+
+    def _not_measured(self, fewest: int) -> None:
+        """The server is gone: say so of every point that it was to be measured at."""
+        assert self.gone is not None
+        for subject in self.subjects:
+            for level in self.levels:
+                key = (subject.name, level.name)
+                if subject.name not in self.loads or len(self.done.get(key, ())) >= fewest:
+                    continue
+                load = level.load(self.loads[subject.name], 0)
+                self.failed[key] = self.run.unmeasured(subject, load, self.gone)
 
     def _in_turn(self, number: int) -> list[Subject]:
         warm = {subject.name: subject for subject in self.subjects if subject.name in self.loads}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
 from perf.answers import References, references
 from perf.binary import Binary
+from perf.borders import Borders
 from perf.errors import AnalyzerError
 from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
@@ -114,13 +115,14 @@ class Run:
         self,
         load: Load,
         place: Path,
-        at_start: Callable[[], None] = lambda: None,
+        at_start: Callable[[Load], None] = lambda load: None,
         at_end: Callable[[], None] = lambda: None,
     ) -> Output:
         """Run perf_analyzer, with longer windows where one passed without an answer."""
         while True:
+            start = partial(at_start, load)
             try:
-                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_start=at_start, at_end=at_end)
+                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_start=start, at_end=at_end)
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise
@@ -143,30 +145,26 @@ class Run:
         schedule = load.schedule
         if schedule is not None:
             load = replace(load, export=self._exports(load, len(schedule.due_us) * load.batch_size))
-        point = Point(
-            model=subject.name,
-            version=subject.spec.version,
-            concurrency=load.concurrency,
-            batch_size=load.batch_size,
-            rate_per_s=schedule.rate_per_s if schedule is not None else None,
-            distribution=schedule.distribution if schedule is not None else None,
-            raw=str(place.relative_to(self.folder)),
-        )
+        point = _point_of(subject, load).model_copy(update={"raw": str(place.relative_to(self.folder))})
         with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
-            after: dict[str, Mapping[str, Any]] = {}
             meter = Meter(local=self.target.local, url=self.target.metrics_url)
+            borders = Borders(lambda: self.target.statistics(watched))
+
+            def at_start(load: Load) -> None:
+                meter.begin()
+                borders.begin(load)
 
             def at_end() -> None:
                 meter.end()
-                after.update(self.target.statistics(watched))
+                borders.end()
 
             try:
                 place.mkdir()
                 if schedule is not None:
                     schedule.write(place / INTERVALS)
-                before = self.target.statistics(watched)
-                with meter:
-                    output = self._analyze(load, place, meter.begin, at_end)
+                with meter, borders:
+                    output = self._analyze(load, place, at_start, at_end)
+                    borders.end()  # where it was gone before its last window was seen
                 done = measured(point, load, output, self.right.get(subject.name))
             except TritonRepoError as error:
                 step.done("failed", error.what)
@@ -175,12 +173,16 @@ class Run:
                 failed = unwritable(exc, place)
                 step.done("failed", failed.what)
                 return Measured(point.model_copy(update={"error": failed.as_dict()}))
-            done = replace(done, point=with_server(done.point, before, after))
+            done = replace(done, point=with_server(done.point, *borders.between(done.span)))
             doubts = tuple(doubts_of(done, output, self.workload.stability_percentage))
             doubts += tuple(self._usage_doubts(meter, output, done.point))
             done = replace(done, point=done.point.model_copy(update={"doubts": doubts, "usage": meter.usage}))
             step.done("measured", _summary(done.point))
         return done
+
+    def unmeasured(self, subject: Subject, load: Load, error: TritonRepoError) -> Point:
+        """A point that cannot be measured any more."""
+        return _point_of(subject, load).model_copy(update={"error": error.as_dict()})
 
     def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
         cores = len(os.sched_getaffinity(0))
@@ -190,6 +192,19 @@ class Run:
 
     def _folder(self, subject: Subject) -> Path:
         return self.folder / "raw" / safe_name(subject.name)
+
+
+def _point_of(subject: Subject, load: Load) -> Point:
+    assert subject.spec is not None
+    schedule = load.schedule
+    return Point(
+        model=subject.name,
+        version=subject.spec.version,
+        concurrency=load.concurrency,
+        batch_size=load.batch_size,
+        rate_per_s=schedule.rate_per_s if schedule is not None else None,
+        distribution=schedule.distribution if schedule is not None else None,
+    )
 
 
 def _summary(point: Point) -> str:

@@ -161,7 +161,7 @@ def measure_curve(
             where=spec.name,
             expected="statistics of each batch size (`batch_stats`) that grow while requests are answered",
             got=f"{sum(map(len, found.values()))} executions in {seconds:.1f} s",
-            fix="a response cache answers in its place: set `response_cache: {enable: false}` while it is tuned",
+            fix="a response cache answers in its place: build it with `response_cache: false` while it is tuned",
         )
     return Curve(variant, threads, timings, min(rests, default=0.0))
 

@@ -67,17 +67,25 @@ def check_place(path: Path | None) -> None:
 
 
 def write_page(result: BenchResult, path: Path | None) -> None:
-    """Write the page.
+    """Write the page of a result, where one is asked for.
 
     Raises:
         UsageError: it cannot be written after all.
     """
-    if path is None:
-        return
-    from perf.html.page import to_html
+    if path is not None:
+        from perf.html.page import to_html
 
+        put_page(to_html(result), path)
+
+
+def put_page(page: str, path: Path) -> None:
+    """Write a page.
+
+    Raises:
+        UsageError: it cannot be written after all.
+    """
     try:
-        path.write_text(to_html(result), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     except OSError as exc:
         raise UsageError(
             "the page cannot be written",

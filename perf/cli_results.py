@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perf import compare_text, history_text
-from perf.cli_report import Format, HtmlOption, check_place, show, write_page
+from perf.cli_report import Format, HtmlOption, check_place, put_page, show, write_page
 from perf.compare import compare
 from perf.gate import GateOutcome, gate_markdown, gate_text, judge
 from perf.gate_file import Gate, GateError, load_gate
@@ -36,6 +37,7 @@ COMPARE_EXAMPLES = (
     "bench-repo compare main HEAD   # two git revisions that were measured here",
     "bench-repo compare results/20261120T090000Z results/20261121T090000Z   # two kept results",
     "bench-repo compare 3f2a:digits_onnx_fp32 3f2a:digits_onnx_int8   # two variants of one run",
+    "bench-repo compare main HEAD --html comparison.html   # a page with every ratio, what else differs, the commands",
     "bench-repo compare main HEAD --gate gate.yaml   # exit status 1 if it became slower",
     "bench-repo compare old.json new.json --format markdown >> $GITHUB_STEP_SUMMARY",
 )
@@ -73,6 +75,7 @@ def compare_command(
         float | None,
         typer.Option(metavar="PERCENT", min=0, help="For what differs between two single runs (default: 5)."),
     ] = None,
+    html: HtmlOption = None,
     gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
     format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
@@ -84,11 +87,18 @@ def compare_command(
     Exit status: 0 compared, 1 a gate failed, or no history here, 2 nothing to compare, or unlike machines.
     """
     configure_logging(verbose, quiet=quiet)
+    check_place(html)
     rules = load_gate(gate) if gate is not None else None
     kept = History(history)
     a, b = find_side(first, kept), find_side(second, kept)
     compared = compare(a, b, force=force, allowance_percent=allowance)
     outcome = judge(rules, b.result, compared) if rules is not None else None
+    if html is not None:
+        from perf.html.comparison import comparison_html
+
+        more = ["--force"] * force + ([] if allowance is None else ["--allowance", f"{allowance:g}"])
+        command = shlex.join(["bench-repo", "compare", first, second, *more, "--html", str(html)])
+        put_page(comparison_html(compared, a, b, command), html)
     if format is TableFormat.JSON:
         verdict = {"gate": outcome.model_dump(mode="json") | {"passed": outcome.passed}} if outcome is not None else {}
         typer.echo(json.dumps(compared.model_dump(mode="json", by_alias=True) | verdict))

@@ -126,7 +126,8 @@ class History:
         """
         with self._reading() as database:
             found = database.execute(
-                f"SELECT points.*, runs.started_at, runs.revision, runs.machine, runs.facts, {_INTERRUPTED} FROM points "
+                f"SELECT points.*, runs.started_at, runs.revision, runs.machine, runs.facts, {_INTERRUPTED} "
+                "FROM points "
                 "JOIN runs ON runs.id = points.run WHERE model = ? ORDER BY runs.started_at, runs.rowid, points.rowid",
                 (model,),
             ).fetchall()

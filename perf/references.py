@@ -144,7 +144,7 @@ def _kept(text: str, history: History) -> list[BenchResult]:
 
 
 def _alike(results: Sequence[BenchResult]) -> list[BenchResult]:
-    """The newest one, and the older ones that were measured as it was; interrupted ones only where there is no other."""
+    """The newest one, and the older ones that were measured as it was; interrupted ones only for want of others."""
     results = [each for each in results if each.interrupted is None] or results[:1]
     newest = results[0]
     return [each for each in results if not differences(newest, each) and not unlike_loads(newest, each)]

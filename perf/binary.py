@@ -80,6 +80,7 @@ def provided_binary(*, reporter: Reporter = SILENT) -> Binary:
         return _older(reporter)
     raise AnalyzerUnavailableError(
         "there is no perf_analyzer for this kind of machine",
+        where=platform.node() or "this machine",
         expected="Linux with glibc 2.38 or newer, or 2.35 and newer on x86_64",
         got=f"{system} on {machine}" + (f" with glibc {glibc[0]}.{glibc[1]}" if glibc else ""),
         fix=f"set {VARIABLE} to a perf_analyzer that runs here, or run bench-repo in NVIDIA's SDK container",
@@ -101,6 +102,7 @@ def _chosen(chosen: str) -> Binary:
         raise AnalyzerUnavailableError(
             f"the perf_analyzer named by {VARIABLE} does not run",
             where=found,
+            expected="a program that answers --version",
             got=answer.text,
             fix=f"set LD_LIBRARY_PATH so that it finds its libraries, or unset {VARIABLE} to have one provided",
         )
@@ -199,7 +201,9 @@ def _must_exist(program: Path, package: str) -> None:
         # pip takes an older, empty release where no wheel fits this machine.
         raise AnalyzerUnavailableError(
             f"{package} holds no perf_analyzer for this machine",
+            where=str(program.parent),
             expected=program.name,
+            got="no such file",
             fix=f"set {VARIABLE} to a perf_analyzer that runs here",
         )
 
@@ -210,6 +214,7 @@ def _must_run(program: Path, env: Mapping[str, str]) -> None:
         raise AnalyzerUnavailableError(
             "the perf_analyzer that was fetched does not run on this machine",
             where=str(program),
+            expected="a program that answers --version",
             got=answer.text,
             fix=f"set {VARIABLE} to one that runs here",
         )

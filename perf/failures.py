@@ -91,6 +91,7 @@ def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
     return AnalyzerError(
         "the files of a measurement cannot be written",
         where=str(exc.filename or folder),
+        expected="room for the requests and answers of one point",
         got=exc.strerror or str(exc),
         fix="free space, or set TMPDIR (without --output) or --output to a disk that has it",
     )

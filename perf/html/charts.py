@@ -176,8 +176,9 @@ def pareto_front(result: BenchResult) -> Figure | None:
 
     def draw(drawing: Drawing) -> None:
         xs, ys = [each.latency_us / 1000 for each in shown], [height(each) for each in shown]
-        x = scale_of(xs, MARGIN_LEFT, drawing.width - MARGIN_RIGHT, log=wide_spread(xs))
-        y = scale_of(ys, drawing.height - MARGIN_BOTTOM, MARGIN_TOP + 10, zero=not by_accuracy)
+        # Marks are up to 34 pixels high: none is to stand on the axis, or beyond the edge.
+        x = scale_of(xs, MARGIN_LEFT, drawing.width - MARGIN_RIGHT, log=wide_spread(xs), share=0.12)
+        y = scale_of(ys, drawing.height - MARGIN_BOTTOM, MARGIN_TOP, zero=not by_accuracy, share=0.12)
         drawing.axes(x, y, (f"p50, ms, at {load}", label), SPELL)
         for each in sorted(shown, key=lambda each: -(each.size_bytes or 0)):
             size = 5 + 9 * ((each.size_bytes or 0) / largest) ** 0.5
@@ -185,6 +186,11 @@ def pareto_front(result: BenchResult) -> Figure | None:
             hint = f"{each.model}: {milliseconds(each.latency_us)} ms, {label} {height(each):g}"
             at = (x(each.latency_us / 1000), y(height(each)))
             drawing.marker(*at, series[each.model], hollow=not on_front, size=size, hint=hint)
+        if drawing.width == WIDE[0]:
+            for each in shown:
+                at, beside = (x(each.latency_us / 1000), y(height(each))), 26
+                right = at[0] < drawing.width / 2
+                drawing.text(at[0] + (beside if right else -beside), at[1] + 4, each.model, "start" if right else "end")
 
     rows = tuple(
         (

@@ -93,10 +93,15 @@ def _verdicts(pairs: Sequence[Pair]) -> Table:
                 verdict_cell(pair.verdict),
                 text(NAMES.get(pair.decided_by, pair.decided_by) or "-"),
                 Cell(ratio_text(decisive), decisive.ratio if decisive else None),
-                text(pair.why or "-"),
+                wrapped(pair.why),
             )
         )
     return Table("Verdicts", ("model", "load", "B is", "by", "B/A [95%]", "why"), tuple(rows), frozenset({4}))
+
+
+def wrapped(value: str) -> Cell:
+    """A cell of a sentence."""
+    return text(value or "-", kind="wrap")
 
 
 def _load(pair: Pair) -> Cell:
@@ -114,7 +119,7 @@ def _every(pairs: Sequence[Pair]) -> Table:
             Cell(ratio_text(each), each.ratio),
             text(each.basis or "-"),
             verdict_cell(each.verdict),
-            text(each.why or "-"),
+            wrapped(each.why),
         )
         for pair in pairs
         for each in pair.estimates
@@ -187,10 +192,10 @@ def _doubts(sides: Sequence[tuple[str, Side]], pairs: Sequence[tuple[str, str]])
         models = {pair[place] for pair in pairs}
         for doubt in side.newest.doubts:
             rows.append(
-                (text(letter), text("the whole run"), text(words(doubt.code), kind="doubt"), text(doubt.message))
+                (text(letter), text("the whole run"), text(words(doubt.code), kind="doubt"), wrapped(doubt.message))
             )
         for point in side.result.points:
             for doubt in point.doubts if point.model in models else ():
                 where = f"{point.model}, {load_of(point)}"
-                rows.append((text(letter), text(where), text(words(doubt.code), kind="doubt"), text(doubt.message)))
+                rows.append((text(letter), text(where), text(words(doubt.code), kind="doubt"), wrapped(doubt.message)))
     return Table("Doubts", ("side", "where", "doubt", "in full"), tuple(rows))

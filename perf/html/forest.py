@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ KINDS: dict[Verdict, str] = {
 NAMES = {"inferences_per_s": "inferences/s", "p50_us": "p50", "p99_us": "p99", "mean_us": "mean"}
 FAR = 1.6
 """An interval is drawn as far as this factor beyond the outermost ratio; where it goes further, it ends in an arrow."""
+
+_FACTORS = (0.05, 0.1, 0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 
 _LABEL, _LANE, _GAP, _BOTTOM = 15, 16, 9, 46
 _LEFT, _RIGHT = 10, 12
@@ -55,14 +58,14 @@ def forests(comparison: Comparison) -> list[Figure]:
     made = [
         _forest(
             "throughput",
-            "Throughput of B by A",
+            "Throughput, B against A",
             "Right of the line B answers more inferences per second than A, left of it fewer.",
             "inferences per second, B/A",
             _lines(comparison, ("inferences_per_s",)),
         ),
         _forest(
             "latency",
-            "Latency of B by A",
+            "Latency, B against A",
             "Left of the line B answers sooner than A, right of it later.",
             "latency, B/A",
             _lines(comparison, ("p50_us", "mean_us", "p99_us")),
@@ -73,12 +76,16 @@ def forests(comparison: Comparison) -> list[Figure]:
 
 def _lines(comparison: Comparison, metrics: Sequence[str]) -> list[Line]:
     several = len(metrics) > 1
-    return [
-        Line(pair, estimate, f"{pair.name}, {pair.load}" + (f": {NAMES[metric]}" if several else ""))
-        for pair in comparison.pairs
-        for metric in metrics
-        if (estimate := pair.estimate(metric)) is not None and estimate.ratio is not None and estimate.ratio > 0
-    ]
+    found = []
+    for pair in comparison.pairs:
+        own = [
+            Line(pair, estimate, f"{pair.name}, {pair.load}" + (f": {NAMES[metric]}" if several else ""))
+            for metric in metrics
+            if (estimate := pair.estimate(metric)) is not None and estimate.ratio is not None and estimate.ratio > 0
+        ]
+        # A ratio without an interval says nothing beside those that have one; the table of every figure has it.
+        found += [line for line in own if line.estimate.low is not None] or own
+    return found
 
 
 def _forest(identity: str, title: str, about: str, label: str, lines: Sequence[Line]) -> Figure | None:
@@ -102,10 +109,22 @@ def _scale(lines: Sequence[Line], width: int) -> Scale:
     ends = [end for line in lines for end in (line.estimate.low, line.estimate.high) if end is not None]
     shown = [1.0, *ratios, *(min(max(end, low), high) for end in ends)]
     least, most = min(shown), max(shown)
-    if most / least > 4:
-        return Scale(least / 1.1, most * 1.1, _LEFT, width - _RIGHT, log=True)
+    if most / least > 1.5:
+        return Scale(least / 1.03, most * 1.03, _LEFT, width - _RIGHT, log=True)
     room = max((most - least) * 0.06, 0.01)
     return Scale(least - room, most + room, _LEFT, width - _RIGHT)
+
+
+def _ticks(scale: Scale, width: int) -> list[float]:
+    """Ratios to write below, 1 always among them."""
+    found = [tick for tick in _FACTORS if scale.low <= tick <= scale.high] if scale.log else []
+    if len(found) < 3:
+        found = scale.ticks(7 if width > 500 else 4)
+    kept = [1.0]
+    for tick in sorted(found, key=lambda tick: abs(math.log(tick))):
+        if all(abs(scale(tick) - scale(other)) >= 40 for other in kept):
+            kept.append(tick)
+    return kept
 
 
 def _draw(drawing: Drawing, lines: Sequence[Line], label: str) -> None:
@@ -119,13 +138,14 @@ def _draw(drawing: Drawing, lines: Sequence[Line], label: str) -> None:
         if shaded:
             step = _LABEL + _LANE + _GAP
             drawing.box(0, row * step + 3, drawing.width, step, "stripe")
-    last = -1e9
-    for tick in scale.ticks(7 if drawing.width > 500 else 4):
-        if scale(tick) - last < 40:
-            continue
-        last = scale(tick)
-        drawing.line(last, 4, last, bottom, "grid")
-        drawing.text(min(max(last, 14), drawing.width - 14), bottom + 16, Spell()(tick))
+    for tick in _ticks(scale, drawing.width):
+        at = scale(tick)
+        for row in range(len(lines)):  # beside the marks alone: a line through a name is hard to read
+            y = row * (_LABEL + _LANE + _GAP) + _LABEL + 4
+            drawing.line(at, y, at, y + _LANE, "grid")
+        drawing.line(at, bottom, at, bottom + 4, "axis")
+        drawing.text(min(max(at, 14), drawing.width - 14), bottom + 16, Spell()(tick))
+    drawing.line(scale.start, bottom, scale.end, bottom, "axis")
     drawing.line(scale(1.0), 4, scale(1.0), bottom + 4, "equal")
     drawing.text(drawing.width / 2, drawing.height - 8, label, kind="label")
     for row, line in enumerate(lines):
@@ -151,7 +171,7 @@ def _row(drawing: Drawing, scale: Scale, line: Line, y: float) -> None:
                 drawing.line(end, lane - 4, end, lane + 4, f"estimate v-{line.kind}")
             else:  # it goes on
                 drawing.path(
-                    [(end - 5 * side, lane - 4), (end, lane), (end - 5 * side, lane + 4)], f"curve v-{line.kind}"
+                    [(end - 5 * side, lane - 4), (end, lane), (end - 5 * side, lane + 4)], f"estimate v-{line.kind}"
                 )
     decided = estimate.verdict in ("faster", "slower")
     hint = f"{line.name}: {said} {estimate.verdict}"

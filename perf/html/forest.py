@@ -142,11 +142,12 @@ def _draw(drawing: Drawing, lines: Sequence[Line], label: str) -> None:
         at = scale(tick)
         for row in range(len(lines)):  # beside the marks alone: a line through a name is hard to read
             y = row * (_LABEL + _LANE + _GAP) + _LABEL + 4
-            drawing.line(at, y, at, y + _LANE, "grid")
+            drawing.line(at, y, at, y + _LANE, "equal" if tick == 1 else "grid")
         drawing.line(at, bottom, at, bottom + 4, "axis")
         drawing.text(min(max(at, 14), drawing.width - 14), bottom + 16, Spell()(tick))
     drawing.line(scale.start, bottom, scale.end, bottom, "axis")
-    drawing.line(scale(1.0), 4, scale(1.0), bottom + 4, "equal")
+    if drawing.width > 500:
+        drawing.line(scale(1.0), 4, scale(1.0), bottom + 4, "equal")
     drawing.text(drawing.width / 2, drawing.height - 8, label, kind="label")
     for row, line in enumerate(lines):
         _row(drawing, scale, line, row * (_LABEL + _LANE + _GAP) + _LABEL)

@@ -60,7 +60,7 @@ def test_a_line_for_each_ratio_beside_the_line_of_equal_ones(sides):
     assert first[1].value == pytest.approx(1.3) and first[2].value < 1.3 < first[3].value
     for drawing in (throughput.wide, throughput.narrow):
         assert drawing.count('class="dot v-faster"') == 1 and drawing.count('class="dot v-slower"') == 1
-        assert drawing.count("dot v-same hollow") == 2 and drawing.count('class="equal"') == 1
+        assert drawing.count("dot v-same hollow") == 2 and 'class="equal"' in drawing
         assert drawing.count("<path") >= 1  # the noisy one goes on beyond the drawing: an arrow
     names = [row[0].text for row in latency.table.rows]
     assert names[:2] == [

@@ -1,4 +1,4 @@
-"""A run that is cut short keeps what was measured: by a signal, by the death of the server. The real tool and server."""
+"""A run that is cut short (by a signal, by the death of its server) keeps what was measured: real tool, real server."""
 
 import json
 import signal
@@ -44,7 +44,7 @@ def test_a_signal_ends_it_with_what_was_measured(server, tmp_path, capsys, until
     assert f"interrupted ({how}): what was measured so far is kept" in said
     kept = result_in(out)
     assert kept.interrupted == how and not kept.ok and 1 <= len(kept.points) < 8 and kept.points[0].ok
-    assert [doubt.code for doubt in kept.doubts][0] == "interrupted"
+    assert kept.doubts[0].code == "interrupted"
     assert json.loads(printed)["id"] == kept.id and how in (tmp_path / "p.html").read_text()
     # The history has it, and says what it is.
     assert History(history).interrupted() == {"scale": 1}

@@ -18,7 +18,7 @@ from perf.usage import metrics
 from perf.workload import Workload
 from serving.errors import ModelLoadError, Problem, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
-from serving.server_log import tail
+from serving.server_log import is_alarming, tail
 
 if TYPE_CHECKING:
     from serving import Client, Server
@@ -125,12 +125,12 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
 
 
 def _ended(server: Server) -> str:
-    """How a server has ended, with the last it said; empty while it runs."""
+    """How a server has ended, with the last warnings and errors that it wrote; empty while it runs."""
     status = server.poll()
     if status is None:
         return ""
-    said = tail(server.log(), 5)
-    return how_it_ended(status) + (f"; it said last:\n{said}" if said else "")
+    said = [line for line in tail(server.log(), 20).splitlines() if is_alarming(line)][-5:]
+    return "\n".join([how_it_ended(status) + ("; its log:" if said else ", and nothing in its log says why"), *said])
 
 
 def _metrics_url(workload: Workload) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perf.cli_report import Format, HtmlOption, check_place, show, write_page
+from perf.cli_report import RESULTS_PANEL, Format, HtmlOption, check_place, show, write_page
 from perf.cli_results import GateOption, HistoryOption, add_commands, expected, keep, prepared, say
 from perf.errors import WorkloadError
 from perf.history import DEFAULT_HISTORY
@@ -27,6 +27,8 @@ from serving.terminal import (
     epilog,
     run,
 )
+
+_LOAD, _TIME, _RESULTS = "Load", "How long", RESULTS_PANEL
 
 EXAMPLES = (
     "bench-repo   # every model in ./model_repository at concurrency 1, 4 and 16",
@@ -52,67 +54,126 @@ app = create_app(
 
 @app.command("measure", epilog=epilog(EXAMPLES))
 def bench_repo(
-    workload: Annotated[Path | None, typer.Argument(metavar="WORKLOAD", help="YAML file; flags win over it.")] = None,
-    repository: Annotated[
-        Path | None, typer.Option(help="Repository to serve and measure (default: ./model_repository).")
+    workload: Annotated[
+        Path | None, typer.Argument(metavar="WORKLOAD", help="YAML file that says it all; flags win over it.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="A running server: HOST:PORT, http[s]://... or grpc[s]://...")] = None,
+    repository: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Repository to serve and measure (default: ./model_repository).")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Measure a running server: HOST:PORT, http(s)://... or grpc(s)://..."),
+    ] = None,
     ca_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificates to trust with https:// and grpcs://.")
     ] = None,
     metrics_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Its metrics (default: port 8002, if something is there).")
+        str | None, typer.Option(metavar="URL", help="Triton's metrics there (default: its port 8002, if it answers).")
     ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be given again.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this model; may be given again.")
+    ] = None,
     concurrency: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Requests under way at once (default: 1,4,16).")
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            rich_help_panel=_LOAD,
+            help="Load: N requests under way at once, a point for each N (default: 1,4,16).",
+        ),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="R,R,...", help="Requests begun each second, answered or not.")
+        str | None,
+        typer.Option(
+            metavar="R,R,...",
+            rich_help_panel=_LOAD,
+            help="Load: R requests begun each second, answered or not, a point for each R.",
+        ),
     ] = None,
     distribution: Annotated[
-        str | None, typer.Option(metavar="constant|poisson", help="How they are spaced (default: constant).")
+        str | None,
+        typer.Option(
+            metavar="constant|poisson",
+            rich_help_panel=_LOAD,
+            help="How the requests of --rate are spaced (default: constant).",
+        ),
     ] = None,
     intervals: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Microseconds from one request to the next, one a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=_LOAD, help="Load: microseconds from one request to the next, one a line."
+        ),
     ] = None,
-    batch_size: Annotated[str | None, typer.Option(metavar="N", help="Samples in each request (default: 1).")] = None,
-    protocol: Annotated[str | None, typer.Option(metavar="http|grpc", help="(default: http)")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N", rich_help_panel=_LOAD, help="Samples in each request (default: 1).")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="http|grpc", rich_help_panel=_LOAD, help="How to ask the server (default: http)."),
+    ] = None,
     shared_memory: Annotated[
-        str | None, typer.Option(metavar="none|system|cuda", help="How tensors travel (default: none).")
+        str | None,
+        typer.Option(metavar="none|system|cuda", rich_help_panel=_LOAD, help="How tensors travel (default: none)."),
     ] = None,
     seconds: Annotated[
-        str | None, typer.Option(metavar="S", help="How long each point is measured in a round (default: 6).")
+        str | None,
+        typer.Option(
+            metavar="S",
+            rich_help_panel=_TIME,
+            help="How long each model is measured at each load, in each round (default: 6).",
+        ),
     ] = None,
     rounds: Annotated[
-        str | None, typer.Option(metavar="N", help="Each model in turn, so often (default: 3; 1 for one model).")
+        str | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=_TIME,
+            help="So often, the models in turn (default: 3; 1 where there is one model).",
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="PERCENT", help="More rounds, until throughput and p99 are known so well.")
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            rich_help_panel=_TIME,
+            help="More rounds, until throughput and p99 are known to +-PERCENT.",
+        ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="S", help="After so many seconds no more rounds for that (default: 300).")
+        str | None,
+        typer.Option(
+            metavar="S",
+            rich_help_panel=_TIME,
+            help="Seconds after which --precision begins no further round (default: 300).",
+        ),
     ] = None,
     sequence_length: Annotated[
-        str | None, typer.Option(metavar="N", help="Requests in each sequence of a stateful model.")
+        str | None,
+        typer.Option(metavar="N", rich_help_panel=_LOAD, help="Requests in each sequence of a stateful model."),
     ] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME:N,N", help="Sizes of an input without the batch dimension; may be given again."),
+        typer.Option(
+            metavar="NAME:N,N",
+            rich_help_panel=_LOAD,
+            help="Sizes of an input without the batch dimension; may be given again.",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep results and raw files, a folder a run.")
+        Path | None,
+        typer.Option(metavar="DIR", rich_help_panel=_RESULTS, help="Keep results and raw files, in DIR/<time>/."),
     ] = None,
     html: HtmlOption = None,
     gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
-    no_history: Annotated[bool, typer.Option("--no-history", help="Do not keep this run in the history.")] = False,
-    format: Annotated[Format, typer.Option(help="What to write to stdout.")] = Format.TEXT,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", rich_help_panel=_RESULTS, help="Do not keep this run in the history.")
+    ] = False,
+    format: Annotated[Format, typer.Option(rich_help_panel=_RESULTS, help="What to write to stdout.")] = Format.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
     version: VersionOption = False,
 ) -> int:
-    """Measure throughput, latency percentiles, queue, compute and mean batch of each model at each load.
+    """Measure throughput, latency, queue, compute and mean batch of each model at each load (the default command).
 
     Exit status: 0 all was measured, 1 something was not, or a gate failed, 2 unusable arguments.
     """

@@ -16,6 +16,8 @@ from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.result import BenchResult
 from serving.errors import UsageError
 
+RESULTS_PANEL = "What becomes of it"
+
 
 class Format(str, Enum):
     """What stdout gets."""
@@ -28,7 +30,13 @@ class Format(str, Enum):
 
 
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write the result as one page that needs nothing else.")
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        rich_help_panel=RESULTS_PANEL,
+        help="Also write one page with all of it, that needs nothing else.",
+    ),
 ]
 
 

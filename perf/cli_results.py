@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perf import compare_text, history_text
-from perf.cli_report import Format, HtmlOption, check_place, put_page, show, write_page
+from perf.cli_report import RESULTS_PANEL, Format, HtmlOption, check_place, put_page, show, write_page
 from perf.compare import compare
 from perf.gate import GateOutcome, gate_markdown, gate_text, judge
 from perf.gate_file import Gate, GateError, load_gate
@@ -52,11 +52,21 @@ class TableFormat(str, Enum):
 
 
 HistoryOption = Annotated[
-    Path, typer.Option("--history", metavar="FILE", envvar="BENCH_HISTORY", help="The file in which runs are kept.")
+    Path,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        envvar="BENCH_HISTORY",
+        rich_help_panel=RESULTS_PANEL,
+        help="The SQLite file that runs are kept in.",
+    ),
 ]
 
 GateOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="YAML with limits; exit status 1 where one does not hold.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=RESULTS_PANEL, help="YAML with limits; exit status 1 where one does not hold."
+    ),
 ]
 
 
@@ -68,12 +78,18 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def compare_command(
-    first: Annotated[str, typer.Argument(metavar="A", help="result.json or its folder, a run's id, a git revision.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same; A:MODEL B:MODEL compares two variants.")],
-    force: Annotated[bool, typer.Option("--force", help="Compare unlike machines, and say so.")] = False,
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="What it was: result.json or its folder, a run's id, a git revision.")
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="What it is now, named alike; A:MODEL B:MODEL compares two models.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of unlike machines too, and say so.")] = False,
     allowance: Annotated[
         float | None,
-        typer.Option(metavar="PERCENT", min=0, help="For what differs between two single runs (default: 5)."),
+        typer.Option(
+            metavar="PERCENT", min=0, help="Widen intervals by this for two runs at different times (default: 5)."
+        ),
     ] = None,
     html: HtmlOption = None,
     gate: GateOption = None,
@@ -131,8 +147,10 @@ def report_command(
 
 
 def history_command(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Default: list the models.")] = None,
-    runs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the newest N runs of the model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Whose figures; without it the models are listed.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the newest N runs.")] = None,
     history: HistoryOption = DEFAULT_HISTORY,
     format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
     quiet: QuietOption = False,

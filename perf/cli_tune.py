@@ -57,20 +57,29 @@ def tune_repo(
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="R", help="Load: R requests begun each second, at random times.")
+        float | None,
+        typer.Option(metavar="R", help="Load: R requests begun each second at random times, answered or not."),
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Load: N requests under way at once.")] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Load: N requests under way at once (default: 16; with a limit the best N)."),
+    ] = None,
     minutes: Annotated[float, typer.Option(metavar="M", help="How long to search at most.")] = 5.0,
     capacity: Annotated[
-        float | None, typer.Option(metavar="R", help="Also say how many of this machine R requests/s need.")
+        float | None, typer.Option(metavar="R", help="Also say how many machines like this one R requests/s need.")
     ] = None,
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="What was found, for build-repo; put it beside models.yaml.")
     ] = Path(NAME),
     journal: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where measurements are kept (default: beside the output).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where measurements are kept (default: .tune/MODEL.jsonl beside the output)."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the journal holds.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what an interrupted search has measured.")
+    ] = False,
     format: FormatOption = OutputFormat.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,

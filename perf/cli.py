@@ -234,7 +234,8 @@ def _shapes(values: list[str] | None) -> dict[str, list[str]] | None:
         name, colon, sizes = value.rpartition(":")
         if not colon or not name:
             example = "NAME:N,N, for instance input_ids:128"
-            raise WorkloadError([Problem("not a shape", where="--shape", expected=example, got=value)])
+            fix = "the input's name, a colon, and its sizes without the batch dimension"
+            raise WorkloadError([Problem("not a shape", where="--shape", expected=example, got=value, fix=fix)])
         shapes[name] = [size.strip() for size in sizes.split(",") if size.strip()]
     return shapes
 

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
-from perf.tune.errors import TuneUsageError
+from perf.tune.errors import TuneError, TuneUsageError
 from perf.tune.overrides import NAME, read_overrides, write_overrides
 from perf.tune.request import Goal, TuneRequest, parse_limit
 from perf.tune.running import tune
@@ -110,9 +110,13 @@ def tune_repo(
         reporter=Progress(quiet=quiet, verbose=bool(verbose)),
     )
     written = result.status != "none"
-    if written:
-        write_overrides(output, result)
     text = to_text(result, width=shutil.get_terminal_size().columns)
+    try:
+        if written:
+            write_overrides(output, result)
+    except TuneError:  # minutes were spent on it: it is said all the same
+        emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+        raise
     if written:
         apply = f"written: {output}; build-repo applies it from beside models.yaml"
         text += apply if result.fields else f"written: {output} (nothing to change for {model})"

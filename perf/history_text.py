@@ -91,7 +91,9 @@ def _rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def _cut(row: Row, text: str) -> str:
-    return text.format(f"interrupted: {row.interrupted}") if row.interrupted else ""
+    if not row.interrupted or row.interrupted in (row.error or ""):
+        return ""
+    return text.format(f"interrupted: {row.interrupted}")
 
 
 def _letters(rows: Sequence[Row]) -> dict[str, str]:

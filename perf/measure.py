@@ -232,4 +232,5 @@ def _folder(output: Path | None, started_at: datetime) -> Iterator[Path]:
 
 
 def _unusable(output: Path, reason: str) -> WorkloadError:
-    return WorkloadError([Problem("the output folder cannot be made", where=str(output), got=reason)])
+    what, expected = "the output folder cannot be made", "a folder that can be written to"
+    return WorkloadError([Problem(what, str(output), expected, reason, "name another place: --output DIR")])

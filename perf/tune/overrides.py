@@ -153,5 +153,10 @@ def _replace(path: Path, text: str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as exc:
-        got = exc.strerror or str(exc)
-        raise TuneError("the overrides cannot be written", where=str(path), got=got, fix="--output FILE") from exc
+        raise TuneError(
+            "the overrides cannot be written",
+            where=str(path),
+            expected="room for them, in a folder that you may write to",
+            got=exc.strerror or str(exc),
+            fix="make room, or name another place with --output FILE; --resume then needs no new measurements",
+        ) from exc

@@ -101,6 +101,11 @@ def tune(
             raise ServerUnavailableError(
                 error.what, where=error.where, expected=error.expected, got=error.got, fix=again or error.fix
             ) from error
+        except (KeyboardInterrupt, SystemExit):
+            if journal and kept.measured:
+                many = f"{len(kept.measured)} measurements are kept"
+                reporter.warn(f"interrupted: {many}; the same command with --resume goes on with them ({journal})")
+            raise
         doubts = [*machine_doubts(load_before, space.cores, steal_percent(ticks, cpu_times())), *presence.doubts()]
         return result_of(
             search,

@@ -82,7 +82,7 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
                     drawing.line(at[0], y(interval[0] / 1000), at[0], y(interval[1] / 1000), f"whisker {kind}")
                 level = point.rate_per_s or point.concurrency
                 if level is not None:
-                    drawing.text(at[0] + 8, at[1] + 14, SPELL[0](level), "start")
+                    drawing.text(at[0] + 8, at[1] + 14, SPELL[0](level), "start", "level")
                 speed = f"{rate(point.inferences_per_s or 0)}/s, p99 {milliseconds(_p99(point))} ms"
                 drawing.marker(*at, series[model], hint=f"{model}, {load_of(point)}: {speed}")
 

@@ -1,6 +1,8 @@
 """A run that is cut short (by a signal, by the death of its server) keeps what was measured: real tool, real server."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,3 +120,40 @@ def test_a_history_from_before_is_read_as_it_is(tmp_path, capsys):
     database.close()
     assert run(app, ["history", "digits", "--history", str(file)]) == 0
     assert "interrupted" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 300 kB; there only for root."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk is made with mount, which takes root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.server
+def test_a_disk_that_fills(server, small_disk, tmp_path, capsys):
+    asked = ["--url", server.http_url, "--model", "scale", "--concurrency", "1,8", "--seconds", "0.5"]
+    history = tmp_path / "h.sqlite"
+    status = run(app, [*asked, "--output", str(small_disk), "--history", str(history)])
+    printed, said = capsys.readouterr()
+    assert status == 1 and "Traceback" not in said
+    assert "No space left on device" in printed + said and "free space" in printed, printed + said
+    assert History(history).models() == {"scale": 1}  # what there is of it is kept where there is room
+    full = small_disk / "h.sqlite"
+    for path in small_disk.iterdir():
+        shutil.rmtree(path)
+    History(full).prepare()
+    (small_disk / "rest").write_bytes(bytes(small_disk_free(small_disk)))
+    status = run(app, [*asked, "--history", str(full)])
+    printed, said = capsys.readouterr()
+    assert status == 0 and "concurrency" in printed  # the run was paid for
+    assert f"warning: this run is not in the history {full}: " in said and "full" in said
+
+
+def small_disk_free(place):
+    room = os.statvfs(place)
+    return room.f_bavail * room.f_bsize

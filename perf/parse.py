@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ NS_PER_S = 1_000_000_000
 PERCENTILES = (50, 90, 95, 99)
 _CHUNK_BYTES = 1 << 22
 _TAIL_BYTES = 1 << 16
+_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,17 @@ def strip_tensors(source: Path, target: Path) -> None:
         ) from exc
     closing = re.search(rb'"window_boundaries":\[([\d,]*)\].*\Z', tail, re.DOTALL)
     if closing is None or len(starts) != len(ends):
+        free_bytes = shutil.disk_usage(source.parent).free
+        full = free_bytes < _FULL_BYTES  # perf_analyzer itself does not look whether what it writes arrives
+        got = f"{len(starts)} requests, {len(ends)} responses" + ("" if closing else ", no windows")
         raise RawFileError(
-            "the profile export is not complete",
+            "the profile export is not complete" + (": the disk is full" if full else ""),
             where=str(source),
             expected="as many responses as requests, and the windows at the end",
-            got=f"{len(starts)} requests, {len(ends)} responses" + ("" if closing else ", no windows"),
-            fix="look for a full disk; keep the files with --output DIR",
+            got=f"{got}; {free_bytes / 1e6:,.1f} MB of the disk are free",
+            fix="free space, or set TMPDIR (without --output) or --output to a disk that has it"
+            if full
+            else "measure it again; if it stays, keep the files with --output DIR and look at them",
         )
     requests = [
         {"timestamp": int(start), "response_timestamps": [int(end) for end in responses.split(",") if end]}

@@ -202,7 +202,13 @@ def subjects(target: Target, workload: Workload) -> list[Subject]:
         names = sorted({spec.name for subject in found if subject.spec for spec in subject.spec.inputs})
         raise WorkloadError(
             [
-                Problem(f"no model has an input {name}", where=f"shapes.{name}", expected=", ".join(names), got=name)
+                Problem(
+                    f"no model has an input {name}",
+                    where=f"shapes.{name}",
+                    expected=", ".join(names),
+                    got=name,
+                    fix="give a shape of one of these, or none",
+                )
                 for name in sorted(unused)
             ]
         )

@@ -308,9 +308,10 @@ def _problem(error: Any, where: Any) -> Problem:
     }
     if kind in bounds:
         key, words = bounds[kind]
-        return Problem(f"{name} is out of range", where=where(loc), expected=f"{words} {context[key]}", got=got)
+        expected = f"{words} {context[key]}"
+        return Problem(f"{name} is out of range", where(loc), expected, got, "give one within it")
     if kind == "too_short":
         return Problem(f"{name} is empty", where=where(loc), expected="at least one value", got=got)
     if kind in _KINDS:
-        return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
+        return Problem(f"{name} is of the wrong type", where(loc), _KINDS[kind], got, "write it so")
     return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)

@@ -155,7 +155,8 @@ def test_a_server_that_dies_on_the_way_keeps_what_was_measured(repository, monke
         monkeypatch.setattr(runner, "analyze", killed_before_two)
         result = bench(url=dying.http_url, models=["scale"], concurrency=[3, 2], seconds=0.3)
     assert [point.ok for point in result.points] == [True, False]
-    assert result.points[1].error["what"] == "no server answers"
+    assert result.points[1].error["what"] == "the server died while it was measured"
+    assert result.interrupted == "the server died"
 
 
 def test_a_model_slower_than_the_windows_gets_longer_ones(server):

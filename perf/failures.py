@@ -78,7 +78,7 @@ def _reason(stderr: str) -> str:
     return "\n".join(lines[-5:])
 
 
-def how_it_ended(status: int) -> str:
+def in_words(status: int) -> str:
     """An exit status in words: ``ended by SIGKILL``, ``exit status 1``."""
     number = -status if status < 0 else status - 128 if status > 128 else 0
     if number in set(signal.Signals):
@@ -186,6 +186,7 @@ _RULES: tuple[tuple[str, _Make], ...] = (
     (r"(?i)certificate|SSL|handshake", _untrusted),
     (r"(?i)Couldn't connect to server|failed to connect to all addresses|Connection refused", _unreachable),
     (r"(?i)Socket closed|Empty reply|Recv failure|connection reset|Server returned nothing", _unreachable),
+    (r"Failure when receiving data|rewinding of the data stream|Send(ing)? fail|Failed sending data", _unreachable),
     (r"Request for unknown model|is not found|is not ready", _unknown_model),
     (r"input (\S+) contains dynamic shape", _dynamic),
     (r"(?i)shared memory", _shared_memory),

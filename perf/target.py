@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf.about import about_model
 from perf.errors import AnalyzerError, WorkloadError
-from perf.failures import how_it_ended
+from perf.failures import in_words
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
 from perf.usage import metrics
@@ -121,16 +121,16 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts, server.metrics_url, ended=lambda: _ended(server))
+            yield Target(client, address, facts, server.metrics_url, ended=lambda: how_it_ended(server))
 
 
-def _ended(server: Server) -> str:
+def how_it_ended(server: Server) -> str:
     """How a server has ended, with the last warnings and errors that it wrote; empty while it runs."""
     status = server.poll()
     if status is None:
         return ""
     said = [line for line in tail(server.log(), 20).splitlines() if is_alarming(line)][-5:]
-    return "\n".join([how_it_ended(status) + ("; its log:" if said else ", and nothing in its log says why"), *said])
+    return "\n".join([in_words(status) + ("; its log:" if said else ", and nothing in its log says why"), *said])
 
 
 def _metrics_url(workload: Workload) -> str | None:

@@ -19,6 +19,7 @@ from perf.tune.predict import Trial
 from perf.tune.simulate import Arrivals
 from perf.tune.space import Settings
 
+_ROOM = "room for what is measured, in a folder that you may write to"
 SCHEMA = "triton-repo/tune-journal/1"
 
 
@@ -100,7 +101,9 @@ class Journal:
         except OSError as exc:
             fix = "make room, or keep it elsewhere with --journal FILE"
             got = exc.strerror or str(exc)
-            raise TuneError("the journal cannot be written", where=str(self.path), got=got, fix=fix) from exc
+            raise TuneError(
+                "the journal cannot be written", where=str(self.path), expected=_ROOM, got=got, fix=fix
+            ) from exc
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

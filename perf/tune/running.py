@@ -98,8 +98,9 @@ def tune(
             search.run()
         except ServerUnavailableError as error:
             again = f"the same command with --resume goes on with all that was measured ({journal})" if journal else ""
+            said = stage.target.gone() or error
             raise ServerUnavailableError(
-                error.what, where=error.where, expected=error.expected, got=error.got, fix=again or error.fix
+                said.what, where=said.where, expected=said.expected, got=said.got, fix=again or said.fix
             ) from error
         except (KeyboardInterrupt, SystemExit):
             if journal and kept.measured:

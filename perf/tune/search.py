@@ -161,6 +161,8 @@ class Search:
     def _resume(self) -> None:
         """Take over what the journal holds."""
         for trial, number, measured in self.journal.measured:
+            if trial.arrivals not in self.request.loads:  # of a search under another load
+                continue
             self.evidence.add(trial, number, measured)
             self.rounds = max(self.rounds, number)
         for number, trial in enumerate(self.evidence.trials):

@@ -11,13 +11,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
+from perf.baselines.beside import baselines_of
+from perf.baselines.ratios import baseline_ratios
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.errors import WorkloadError
 from perf.levels import levels_of
 from perf.presence import Presence
 from perf.report import write_report
-from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
+from perf.result import BaselineKind, BenchResult, Doubt, LeftOut, ModelRun, Point, Tool
 from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run
@@ -48,6 +50,7 @@ def bench(
     rounds: int | None = None,
     precision: float | None = None,
     budget: float | None = None,
+    baselines: Sequence[BaselineKind] = (),
     output: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> BenchResult:
@@ -73,6 +76,7 @@ def bench(
         rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
         precision: percent; more rounds until throughput and p99 are known to so much.
         budget: seconds after which no further round is begun for that (300).
+        baselines: measured beside each model: ``onnxruntime``, ``pytorch``, ``fastapi``; of a repository only.
         output: folder to keep results and raw files in (a folder per run below it).
         reporter: told what is going on.
 
@@ -106,6 +110,7 @@ def bench(
         rounds=rounds,
         precision=precision,
         budget=budget,
+        baselines=tuple(baselines),
     )
     return measure_workload(workload, output=Path(output) if output is not None else None, reporter=reporter)
 
@@ -123,15 +128,16 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
             reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
         with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
             run = Run(workload, binary, target, folder, reporter, check=True)
-            campaign = Campaign(run, subjects(target, workload), levels)
-            try:
-                campaign.measure()
-            except KeyboardInterrupt:
-                if output is not None and campaign.done:
-                    _write(_result(campaign, begun, binary, target, folder), folder, reporter)
-                    reporter.warn(f"interrupted: what was measured so far is in {folder}")
-                raise
-            result = _result(campaign, begun, binary, target, folder if output is not None else None)
+            with baselines_of(run, subjects(target, workload)) as (contenders, left_out):
+                campaign = Campaign(run, contenders, levels)
+                try:
+                    campaign.measure()
+                except KeyboardInterrupt:
+                    if output is not None and campaign.done:
+                        _write(_result(campaign, left_out, begun, binary, target, folder), folder, reporter)
+                        reporter.warn(f"interrupted: what was measured so far is in {folder}")
+                    raise
+            result = _result(campaign, left_out, begun, binary, target, folder if output is not None else None)
             if output is not None:
                 _write(result, folder, reporter)
     return result
@@ -159,7 +165,14 @@ class _Begun:
         return [*machine_doubts(self.load_1min, self.machine["cores_usable"], stolen), *self._presence.doubts()]
 
 
-def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None) -> BenchResult:
+def _result(
+    campaign: Campaign,
+    left_out: tuple[LeftOut, ...],
+    begun: _Begun,
+    binary: Binary,
+    target: Target,
+    folder: Path | None,
+) -> BenchResult:
     models = campaign.models()
     return BenchResult(
         started_at=begun.at,
@@ -171,6 +184,8 @@ def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, f
         machine=begun.machine,
         models=models if folder is not None else tuple(_without_raw(model) for model in models),
         doubts=(*begun.doubts(), *campaign.doubts()),
+        baselines=baseline_ratios(models),
+        left_out=left_out,
         folder=folder,
     )
 

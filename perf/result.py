@@ -190,6 +190,51 @@ class Point(_Data):
         return self.error is None
 
 
+BaselineKind = Literal["onnxruntime", "pytorch", "fastapi"]
+
+
+class Baseline(_Data):
+    """What was measured beside a served model, without this server.
+
+    Attributes:
+        of: the served model that it is held against.
+        instances: requests that it works on at once: as many as the served model has instances.
+        facts: what ran: versions, threads, providers.
+        notes: in what it differs from the served model, other than by the server.
+    """
+
+    kind: BaselineKind
+    of: str
+    instances: int
+    facts: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class LeftOut(_Data):
+    """A baseline that there cannot be for a model, with the reason."""
+
+    model: str
+    kind: BaselineKind
+    reason: dict[str, Any]
+
+
+class BaselineRatio(_Data):
+    """How many times a served model's figure is that of a baseline, at one load.
+
+    Attributes:
+        metric: ``inferences_per_s``, ``p50_us`` or ``p99_us``.
+        low, high: its 95% interval from paired rounds; None after a single round.
+    """
+
+    model: str
+    kind: BaselineKind
+    load: str
+    metric: str
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+
+
 class ModelRun(_Data):
     """What one model was asked, and what came of it.
 
@@ -198,9 +243,11 @@ class ModelRun(_Data):
         error: why the model could not be measured at all.
         config: as the server gave it: what was measured.
         about: what its manifest says, where there is one: ``variant``, ``precision``, ``accuracy``, ``size_bytes``.
+        baseline: set where this is no served model but one beside it; ``model`` is then ``MODEL@KIND``.
     """
 
     model: str
+    baseline: Baseline | None = None
     config: dict[str, Any] = {}
     about: dict[str, Any] = {}
     version: str = ""
@@ -231,6 +278,8 @@ class BenchResult(_Data):
         machine: facts of the machine the client ran on (with ``local`` and ``embedded``, the server's too).
         doubts: those that concern every point.
         id: of this run, for the history; ``revision`` the git commit of the working directory, with ``+`` if changed.
+        baselines: how the served models compare with the baselines that were measured beside them.
+        left_out: baselines that there cannot be.
         folder: where the files of this run were kept; not written to the file itself.
     """
 
@@ -246,6 +295,8 @@ class BenchResult(_Data):
     machine: dict[str, Any]
     models: tuple[ModelRun, ...]
     doubts: tuple[Doubt, ...] = ()
+    baselines: tuple[BaselineRatio, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     folder: Path | None = Field(default=None, exclude=True)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -100,7 +100,7 @@ class Run:
             step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
-        if self.check:
+        if self.check and subject.name not in self.right:
             self.right[subject.name] = references(self.target.client, subject.spec, subject.data)
         self.sample_bytes[subject.name] = export_bytes(subject.spec, subject.data)
         load = replace(load, window_s=window_s, windows=WINDOWS)
@@ -120,7 +120,7 @@ class Run:
         """Run perf_analyzer, with longer windows where one passed without an answer."""
         while True:
             try:
-                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_start=at_start, at_end=at_end)
+                return analyze(self.binary, load, place, timeout_s=timeout_s(load), at_start=at_start, at_end=at_end)
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise
@@ -176,10 +176,10 @@ class Run:
                 step.done("failed", failed.what)
                 return Measured(point.model_copy(update={"error": failed.as_dict()}))
             done = replace(done, point=with_server(done.point, before, after))
-            doubts = tuple(doubts_of(done, output, self.workload.stability_percentage))
+            doubts = tuple(doubts_of(done, output.stdout + output.stderr, self.workload.stability_percentage))
             doubts += tuple(self._usage_doubts(meter, output, done.point))
             done = replace(done, point=done.point.model_copy(update={"doubts": doubts, "usage": meter.usage}))
-            step.done("measured", _summary(done.point))
+            step.done("measured", summary(done.point))
         return done
 
     def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
@@ -192,13 +192,14 @@ class Run:
         return self.folder / "raw" / safe_name(subject.name)
 
 
-def _summary(point: Point) -> str:
+def summary(point: Point) -> str:
+    """A measured point in a line."""
     assert point.latency is not None and point.inferences_per_s is not None
     mark = "  (see doubts)" if point.doubts else ""
     return f"{rate(point.inferences_per_s)} inferences/s, p99 {milliseconds(point.latency.p99_us)} ms{mark}"
 
 
-def _timeout_s(load: Load) -> float:
+def timeout_s(load: Load) -> float:
     """Generous: for what hangs, not for what is slow. An overloaded server may take some time to empty its queue."""
     if load.schedule is not None:
         return 60.0 + 10.0 * load.schedule.seconds

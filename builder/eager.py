@@ -1,7 +1,7 @@
 """The module behind a published version, in eager mode: what ``bench-repo --baseline`` measures beside it.
 
-:func:`open_module` is all that is asked for (``perf/baselines/worker.py`` says by whom): plain data in, callables out. It
-runs in a process of its own, in which the user's code may do what it likes.
+:func:`open_module` is all that is asked for (``perf/baselines/worker.py`` says by whom): plain data in, callables out.
+It runs in a process of its own, in which the user's code may do what it likes.
 """
 
 from __future__ import annotations

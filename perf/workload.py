@@ -40,10 +40,6 @@ MOST_REQUESTS = 5_000_000
 
 # The flags that may be given several times are in the singular.
 _FLAGS = {"models": "model", "shapes": "shape", "baselines": "baseline"}
-    "models": "model",
-    "shapes": "shape",
-    "baselines": "baseline",
-}  # the flags that may be given several times are in the singular
 _URL = re.compile(r"(?:(https?|grpcs?)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
 
 

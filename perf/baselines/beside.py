@@ -10,6 +10,7 @@ from typing import Any
 
 from perf.baselines.in_process import InProcess, Plan
 from perf.baselines.kinds import cannot_be, manifest_file
+from perf.baselines.over_http import OverHttp
 from perf.result import Baseline, BaselineKind, LeftOut
 from perf.rounds import Contender
 from perf.runner import Run
@@ -100,5 +101,23 @@ def _pytorch(stack: ExitStack, run: Run, subject: Subject, repository: Path) -> 
     return _in_process(stack, run, subject, "pytorch", Plan(EAGER, arguments, instances, golden=True), notes)
 
 
+def _fastapi(stack: ExitStack, run: Run, subject: Subject, repository: Path) -> Contender:
+    instances, _ = instances_of(subject.config)
+    arguments = onnx_arguments(subject, repository)
+    measurer = stack.enter_context(OverHttp(run, subject.name, arguments, instances))
+    notes = ["each request is a call of its own: no batching"]
+    if run.workload.protocol != "http":
+        notes.append("over HTTP: it has no gRPC")
+    if run.workload.shared_memory != "none":
+        notes.append("tensors in the request: it has no shared memory")
+
+    def facts() -> Baseline:
+        return Baseline(
+            kind="fastapi", of=subject.name, instances=instances, facts=dict(measurer.facts), notes=tuple(notes)
+        )
+
+    return Contender(_as(subject, "fastapi"), measurer, facts)
+
+
 _Maker = Callable[[ExitStack, Run, Subject, Path], Contender]
-_MAKERS: dict[BaselineKind, _Maker] = {"onnxruntime": _onnxruntime, "pytorch": _pytorch}
+_MAKERS: dict[BaselineKind, _Maker] = {"onnxruntime": _onnxruntime, "pytorch": _pytorch, "fastapi": _fastapi}

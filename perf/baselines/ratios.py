@@ -9,6 +9,9 @@ from perf.intervals import ratio_of_medians
 from perf.loads import load_of
 from perf.result import Baseline, BaselineRatio, ModelRun, Point
 
+TOO_NOISY = 3.0
+"""An interval whose end is more than so many times as much says only that nothing is known; as in tables."""
+
 THROUGHPUT, LATENCIES = "inferences_per_s", ("p50_us", "p99_us")
 
 
@@ -66,21 +69,28 @@ def _figure(point: Point, metric: str) -> float | None:
 
 
 NAMES = {"onnxruntime": "raw onnxruntime", "pytorch": "eager PyTorch", "fastapi": "FastAPI with onnxruntime"}
-METRICS = {THROUGHPUT: "throughput", "p50_us": "p50", "p99_us": "p99"}
+METRICS = {THROUGHPUT: "the throughput", "p50_us": "the p50", "p99_us": "the p99"}
 
 
 def in_words(ratios: Sequence[BaselineRatio]) -> list[str]:
-    """A line for each model, baseline and load."""
+    """A line for each model, load and baseline."""
     lines: dict[tuple[str, str, str], list[str]] = {}
     for ratio in ratios:
-        text = f"{METRICS[ratio.metric]} x {factor(ratio.ratio)}"
-        if ratio.low is not None and ratio.high is not None:
-            text += f" ({factor(ratio.low)} to {factor(ratio.high)})"
-        lines.setdefault((ratio.model, ratio.kind, ratio.load), []).append(text)
+        lines.setdefault((ratio.model, ratio.load, ratio.kind), []).append(f"{spelled(ratio)} {METRICS[ratio.metric]}")
     return [
-        f"{model} in Triton is of {NAMES[kind]} at {load}: {', '.join(parts)}"
-        for (model, kind, load), parts in lines.items()
+        f"{model} at {load}: Triton has {', '.join(parts)} of {NAMES[kind]}"
+        for (model, load, kind), parts in lines.items()
     ]
+
+
+def spelled(ratio: BaselineRatio) -> str:
+    """``x 0.95 (0.92 to 0.98)``."""
+    text = f"x {factor(ratio.ratio)}"
+    if ratio.low is None or ratio.high is None:
+        return text
+    if ratio.high > TOO_NOISY * ratio.ratio:
+        return f"{text} (too noisy)"
+    return f"{text} ({factor(ratio.low)} to {factor(ratio.high)})"
 
 
 def described(baseline: Baseline) -> str:

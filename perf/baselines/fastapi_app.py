@@ -22,7 +22,6 @@ from fastapi.responses import JSONResponse
 from perf.baselines.kserve import LENGTH, RequestError, read_request, write_answer
 from perf.baselines.loops import Runner
 
-
 _STAGES = ("success", "queue", "compute_input", "compute_infer", "compute_output")
 
 

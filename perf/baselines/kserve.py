@@ -70,8 +70,7 @@ def _from_bytes(datatype: str, shape: Sequence[int], data: memoryview) -> NDArra
 
 
 def write_answer(
-    model: str,
-    version: str,
+    model: tuple[str, str],
     tensors: Mapping[str, NDArray[Any]],
     datatypes: Mapping[str, str],
     asked: Mapping[str, Any],

@@ -17,6 +17,7 @@ from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.errors import WorkloadError
 from perf.levels import levels_of
+from perf.nvml import gpus_here
 from perf.presence import Presence
 from perf.report import write_report
 from perf.result import BaselineKind, BenchResult, Doubt, LeftOut, ModelRun, Point, Tool
@@ -24,7 +25,7 @@ from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run
 from perf.stability import machine_doubts
-from perf.target import Target, open_target, subjects
+from perf.target import open_target, subjects
 from perf.workload import Workload, workload_from
 from serving.errors import Problem
 from serving.progress import SILENT, Reporter
@@ -126,18 +127,22 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
         begun = _Begun(presence)
         if others := presence.look():
             reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
-        with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
-            run = Run(workload, binary, target, folder, reporter, check=True)
+        with (
+            _folder(output, begun.at) as folder,
+            open_target(workload, reporter=reporter) as target,
+            gpus_here(wanted=target.local) as gpus,
+        ):
+            run = Run(workload, binary, target, folder, reporter, check=True, gpus=gpus)
             with baselines_of(run, subjects(target, workload)) as (contenders, left_out):
                 campaign = Campaign(run, contenders, levels)
                 try:
                     campaign.measure()
                 except KeyboardInterrupt:
                     if output is not None and campaign.done:
-                        _write(_result(campaign, left_out, begun, binary, target, folder), folder, reporter)
+                        _write(_result(campaign, left_out, begun, binary, folder), folder, reporter)
                         reporter.warn(f"interrupted: what was measured so far is in {folder}")
                     raise
-            result = _result(campaign, left_out, begun, binary, target, folder if output is not None else None)
+            result = _result(campaign, left_out, begun, binary, folder if output is not None else None)
             if output is not None:
                 _write(result, folder, reporter)
     return result
@@ -170,7 +175,6 @@ def _result(
     left_out: tuple[LeftOut, ...],
     begun: _Begun,
     binary: Binary,
-    target: Target,
     folder: Path | None,
 ) -> BenchResult:
     models = campaign.models()
@@ -180,7 +184,7 @@ def _result(
         revision=revision(Path.cwd()),
         workload=campaign.workload.model_dump(mode="json"),
         tool=Tool(path=str(binary.path), version=binary.version, origin=binary.origin),
-        server=dict(target.facts),
+        server=dict(campaign.run.target.facts),
         machine=begun.machine,
         models=models if folder is not None else tuple(_without_raw(model) for model in models),
         doubts=(*begun.doubts(), *campaign.doubts()),

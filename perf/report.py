@@ -72,6 +72,7 @@ _CSV_COLUMNS = (
     "gpu_percent",
     "gpu_memory_bytes",
     "gpu_power_w",
+    "gpu_clock_mhz",
     "doubts",
     "error",
 )

@@ -114,7 +114,7 @@ class Usage(_Data):
 
     Attributes:
         cpu_percent: of all its cores.
-        gpu_percent, gpu_power_w: means over the GPUs that were used.
+        gpu_percent, gpu_power_w, gpu_clock_mhz: means over time and the GPUs that were used.
     """
 
     cpu_percent: float | None = None
@@ -122,6 +122,7 @@ class Usage(_Data):
     gpu_percent: float | None = None
     gpu_memory_bytes: int | None = None
     gpu_power_w: float | None = None
+    gpu_clock_mhz: float | None = None
 
 
 class Round(_Data):

@@ -16,6 +16,7 @@ from perf.binary import Binary
 from perf.errors import AnalyzerError
 from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
+from perf.nvml import Gpus
 from perf.parse import passes_of
 from perf.points import Measured, doubts_of, measured, with_server
 from perf.result import Doubt, Point
@@ -49,6 +50,7 @@ class Run:
         folder: where each point's files go, below ``raw``.
         check: whether answers under load are compared with those without.
         right: by model, the answers without load.
+        gpus: of this machine, where they can be read.
         sample_bytes: by model, bytes of text that the tensors of one sample would take in an export.
     """
 
@@ -58,6 +60,7 @@ class Run:
     folder: Path
     reporter: Reporter
     check: bool = False
+    gpus: Gpus | None = None
     sample_bytes: dict[str, float] = field(default_factory=dict)
     right: dict[str, References | None] = field(default_factory=dict)
 
@@ -154,7 +157,7 @@ class Run:
         )
         with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
             after: dict[str, Mapping[str, Any]] = {}
-            meter = Meter(local=self.target.local, url=self.target.metrics_url)
+            meter = Meter(local=self.target.local, url=self.target.metrics_url, gpus=self.gpus)
 
             def at_end() -> None:
                 meter.end()

@@ -158,7 +158,7 @@ class InProcess:
             command=self.child.command,
         )
         with self.run.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
-            meter = Meter(local=True, url=None)
+            meter = Meter(local=True, url=None, gpus=self.run.gpus)
             try:
                 place.mkdir()
                 if schedule is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -74,9 +74,7 @@ class OverHttp:
         target = Target(client, address, {"kind": "fastapi", "url": address}, None)
         workload = self.run.workload.model_copy(update={"protocol": "http", "shared_memory": "none"})
         right = {subject.name: self.run.right[self.model]} if self.model in self.run.right else {}
-        self._own = Run(
-            workload, self.run.binary, target, self.run.folder, self.run.reporter, self.run.check, right=right
-        )
+        self._own = replace(self.run, workload=workload, target=target, sample_bytes={}, right=right)
         return self._own.warm_up(subject)
 
     def measure(self, subject: Subject, load: Load, place_name: str) -> Measured:

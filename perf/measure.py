@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from perf.baselines.beside import baselines_of
+from perf.baselines.data import BaselineKind, LeftOut
 from perf.baselines.ratios import baseline_ratios
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
@@ -20,7 +21,7 @@ from perf.levels import levels_of
 from perf.nvml import gpus_here
 from perf.presence import Presence
 from perf.report import write_report
-from perf.result import BaselineKind, BenchResult, Doubt, LeftOut, ModelRun, Point, Tool
+from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
 from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run

@@ -37,6 +37,7 @@ RESULT, CSV_FILE, MARKDOWN_FILE, HTML_FILE = "result.json", "result.csv", "resul
 
 _CSV_COLUMNS = (
     "model",
+    "baseline",
     "version",
     "concurrency",
     "rate_per_s",
@@ -101,7 +102,7 @@ def to_csv(result: BenchResult) -> str:
         if run.error is not None:
             writer.writerow({"model": run.model, "version": run.version, "error": run.error["what"]})
         for point in run.points:
-            writer.writerow(_csv_row(point))
+            writer.writerow(_csv_row(point) | {"baseline": run.baseline.kind if run.baseline is not None else ""})
     return stream.getvalue()
 
 

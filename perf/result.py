@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from perf.baselines.data import Baseline, BaselineRatio, LeftOut
+
 SCHEMA: Literal["triton-repo/bench"] = "triton-repo/bench"
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -189,51 +191,6 @@ class Point(_Data):
     def ok(self) -> bool:
         """True when it was measured."""
         return self.error is None
-
-
-BaselineKind = Literal["onnxruntime", "pytorch", "fastapi"]
-
-
-class Baseline(_Data):
-    """What was measured beside a served model, without this server.
-
-    Attributes:
-        of: the served model that it is held against.
-        instances: requests that it works on at once: as many as the served model has instances.
-        facts: what ran: versions, threads, providers.
-        notes: in what it differs from the served model, other than by the server.
-    """
-
-    kind: BaselineKind
-    of: str
-    instances: int
-    facts: dict[str, str] = {}
-    notes: tuple[str, ...] = ()
-
-
-class LeftOut(_Data):
-    """A baseline that there cannot be for a model, with the reason."""
-
-    model: str
-    kind: BaselineKind
-    reason: dict[str, Any]
-
-
-class BaselineRatio(_Data):
-    """How many times a served model's figure is that of a baseline, at one load.
-
-    Attributes:
-        metric: ``inferences_per_s``, ``p50_us`` or ``p99_us``.
-        low, high: its 95% interval from paired rounds; None after a single round.
-    """
-
-    model: str
-    kind: BaselineKind
-    load: str
-    metric: str
-    ratio: float
-    low: float | None = None
-    high: float | None = None
 
 
 class ModelRun(_Data):

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from perf.analyzer import Load
+from perf.baselines.data import Baseline
 from perf.interleaved import in_turn
 from perf.levels import Level
 from perf.merged import merged, relative_width_percent
 from perf.points import Measured
-from perf.result import Baseline, Doubt, ModelRun, Point
+from perf.result import Doubt, ModelRun, Point
 from perf.runner import Run
 from perf.stability import MINIMUM_BEYOND
 from perf.target import Subject

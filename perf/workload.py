@@ -20,7 +20,6 @@ shapes: {ids: [16]}               # for inputs with a dynamic dimension, without
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +27,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from perf.baselines.data import BaselineKind
 from perf.document import Document, KeyPath, spell
 from perf.errors import WorkloadError
-from perf.result import BaselineKind
+from perf.workload_problems import problem_of
 from serving.errors import Problem
 
 Positive = Annotated[int, Field(ge=1)]
@@ -168,7 +168,7 @@ def load_workload(
     try:
         workload = Workload.model_validate(data)
     except ValidationError as exc:
-        problems += [_problem(error, where) for error in exc.errors()]
+        problems += [problem_of(error, where, Workload.model_fields) for error in exc.errors()]
     problems += _checks(data, where)
     if problems or workload is None:
         raise WorkloadError(problems)
@@ -291,60 +291,8 @@ def _baseline_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     return problems
 
 
-def _choices(annotation: Any) -> tuple[str, ...]:
-    """The values of a literal, or of a tuple of them."""
-    values = get_args(annotation)
-    return values if all(isinstance(value, str) for value in values) else get_args(values[0])
-
-
 def _number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-_KINDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "a string",
-    "dict_type": "a mapping (name: value)",
-    "tuple_type": "a list",
-    "path_type": "a path",
-    "model_type": "a mapping (key: value)",
-}
-
-
-def _problem(error: Any, where: Any) -> Problem:
-    """One of pydantic's errors in our words."""
-    loc: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
-    name, kind, got = str(loc[0]) if loc else "the workload", error["type"], repr(error.get("input"))
-    context = error.get("ctx", {})
-    if kind == "extra_forbidden":
-        allowed = list(Workload.model_fields)
-        close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-        fix = f"did you mean {close[0]}?" if close else "remove it"
-        return Problem(f"unknown key {name}", where=where(loc), expected=", ".join(allowed), fix=fix)
-    if kind == "literal_error":
-        allowed_values = _choices(Workload.model_fields[name].annotation)
-        close = difflib.get_close_matches(str(error.get("input")), allowed_values, n=1)
-        fix = f"did you mean {close[0]}?" if close else ""
-        return Problem(
-            f"{name} has no such value", where=where(loc), expected=" or ".join(allowed_values), got=got, fix=fix
-        )
-    bounds = {
-        "greater_than_equal": ("ge", "at least"),
-        "less_than_equal": ("le", "at most"),
-        "greater_than": ("gt", "more than"),
-    }
-    if kind in bounds:
-        key, words = bounds[kind]
-        return Problem(f"{name} is out of range", where=where(loc), expected=f"{words} {context[key]}", got=got)
-    if kind == "too_short":
-        return Problem(f"{name} is empty", where=where(loc), expected="at least one value", got=got)
-    if kind in _KINDS:
-        return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
-    return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)

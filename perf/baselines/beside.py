@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from perf.baselines.data import Baseline, BaselineKind, LeftOut
 from perf.baselines.in_process import InProcess, Plan
 from perf.baselines.kinds import cannot_be, manifest_file
 from perf.baselines.over_http import OverHttp
-from perf.result import Baseline, BaselineKind, LeftOut
 from perf.rounds import Contender
 from perf.runner import Run
 from perf.target import Subject

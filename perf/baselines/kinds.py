@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from perf.about import MANIFEST
+from perf.baselines.data import BaselineKind
 from perf.errors import BaselineError
 from perf.inputs import ModelSpec
-from perf.result import BaselineKind
 from perf.target import Subject
 
 ONNX_BACKENDS = ("onnxruntime", "onnxruntime_onnx")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from perf.baselines.data import Baseline, BaselineRatio
 from perf.intervals import ratio_of_medians
 from perf.loads import load_of
-from perf.result import Baseline, BaselineRatio, ModelRun, Point
+from perf.result import ModelRun, Point
 
 TOO_NOISY = 3.0
 """An interval whose end is more than so many times as much says only that nothing is known; as in tables."""

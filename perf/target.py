@@ -34,7 +34,7 @@ class Target:
         facts: what is written into the result about it.
         metrics_url: of its metrics, None where there are none.
         local: it runs on this machine.
-        python: the interpreter of its backends, where it is an embedded server.
+        python: the interpreter of its backends, where it is an embedded server; ``env``: what they are given.
     """
 
     client: Client
@@ -43,6 +43,7 @@ class Target:
     metrics_url: str | None = None
     local: bool = True
     python: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
     def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Each model's statistics (of its newest version) at one moment; models that have none are left out."""
@@ -103,7 +104,7 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts, server.metrics_url, python=runtime.python)
+            yield Target(client, address, facts, server.metrics_url, python=runtime.python, env=runtime.env)
 
 
 def _metrics_url(workload: Workload) -> str | None:

@@ -15,6 +15,7 @@ from perf.baselines.over_http import OverHttp
 from perf.rounds import Contender
 from perf.runner import Run
 from perf.target import Subject
+from serving.openvino import VARIABLE
 
 EAGER = "builder.eager:open_module"
 """Who offers the eager module: a name for the child process to import, no dependency."""
@@ -55,11 +56,12 @@ def instances_of(config: Any) -> tuple[int, str]:
     return count, "GPU" if "KIND_GPU" in kinds else "CPU"
 
 
-def onnx_arguments(subject: Subject, repository: Path) -> dict[str, Any]:
+def onnx_arguments(run: Run, subject: Subject, repository: Path) -> dict[str, Any]:
     """What :func:`perf.baselines.onnx_session.open_sessions` is to open."""
     assert subject.spec is not None
-    folder = repository / subject.name / subject.spec.version
-    return {"config": dict(subject.config), "version_folder": str(folder), "kind": instances_of(subject.config)[1]}
+    folder, kind = repository / subject.name / subject.spec.version, instances_of(subject.config)[1]
+    openvino = run.target.env.get(VARIABLE, "")
+    return {"config": dict(subject.config), "version_folder": str(folder), "kind": kind, "openvino": openvino}
 
 
 def _as(subject: Subject, kind: str) -> Subject:
@@ -81,7 +83,7 @@ def _in_process(
 
 def _onnxruntime(stack: ExitStack, run: Run, subject: Subject, repository: Path) -> Contender:
     instances, _ = instances_of(subject.config)
-    plan = Plan(ONNX, onnx_arguments(subject, repository), instances, run.target.python)
+    plan = Plan(ONNX, onnx_arguments(run, subject, repository), instances, run.target.python)
     return _in_process(stack, run, subject, "onnxruntime", plan, ("each request is a call of its own: no batching",))
 
 
@@ -103,7 +105,7 @@ def _pytorch(stack: ExitStack, run: Run, subject: Subject, repository: Path) -> 
 
 def _fastapi(stack: ExitStack, run: Run, subject: Subject, repository: Path) -> Contender:
     instances, _ = instances_of(subject.config)
-    arguments = onnx_arguments(subject, repository)
+    arguments = onnx_arguments(run, subject, repository)
     measurer = stack.enter_context(OverHttp(run, subject.name, arguments, instances))
     notes = ["each request is a call of its own: no batching"]
     if run.workload.protocol != "http":

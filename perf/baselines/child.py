@@ -74,6 +74,7 @@ class Child:
         self.command = tuple(command)
         self._log, self._what = log, what
         self._said, self._lines = b"", deque[str]()
+        self._gone: BaselineError | None = None
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
                 self.command,
@@ -105,7 +106,7 @@ class Child:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S if self._lines or process.poll() is None else 0)
+                process.wait(_GRACE_S)
         finally:
             process.kill()
             process.wait()
@@ -114,6 +115,8 @@ class Child:
     def order(self, message: Mapping[str, Any]) -> None:
         """Say a line to it."""
         assert self._process.stdin is not None
+        if self._gone is not None:
+            return
         with contextlib.suppress(BrokenPipeError):  # it is gone: what it said last, or its log, says why
             data = memoryview(json.dumps(message).encode() + b"\n")
             while data:
@@ -143,15 +146,20 @@ class Child:
 
     def _next(self, timeout_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        handle, deadline_s = self._process.stdout.fileno(), time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while not self._lines:
+            if self._gone is not None:
+                raise self._gone
+            handle = self._process.stdout.fileno()
             if not select.select([handle], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-                raise BaselineError(
-                    f"{self._what} did not answer", where=self._what, got=f"nothing within {timeout_s:.0f} s"
-                )
+                got = f"nothing within {timeout_s:.0f} s"
+                self._gone = BaselineError(f"{self._what} did not answer and was ended", where=self._what, got=got)
+                self.end()  # what it would say later is no answer to what is asked later
+                continue
             chunk = os.read(handle, 1 << 16)
             if not chunk:
-                raise self._ended()
+                self._gone = self._ended()
+                continue
             *lines, self._said = (self._said + chunk).split(b"\n")
             self._lines.extend(line.decode("utf-8", "replace") for line in lines)
         found: dict[str, Any] = json.loads(self._lines.popleft())

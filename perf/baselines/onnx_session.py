@@ -6,6 +6,7 @@ threads, the same options, one session for each instance.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ def open_sessions(arguments: Mapping[str, Any], instances: int) -> tuple[list[Ru
     """One runner for each instance.
 
     Args:
-        arguments: ``version_folder``; ``config``: as the server gave it; ``kind``: ``CPU`` or ``GPU``.
+        arguments: ``version_folder``; ``config``: as the server gave it; ``kind``: ``CPU`` or ``GPU``; ``openvino``:
+            the folder of the build that has it, or nothing.
 
     Raises:
         ConfigError: the file cannot be loaded; with ONNX Runtime's reason.
         ModuleNotFoundError: onnxruntime is not installed.
     """
     config, folder, kind = arguments["config"], Path(arguments["version_folder"]), str(arguments["kind"])
+    if arguments.get("openvino"):
+        os.environ[sessions.OPENVINO_FOLDER] = str(arguments["openvino"])
     wanted = settings.settings_from_config(config, folder)
     onnxruntime = sessions.load_onnxruntime(wanted, kind)
     options = sessions.run_options(onnxruntime, wanted)

@@ -98,7 +98,7 @@ class Child:
     ) -> None:
         self.end()
 
-    def end(self) -> None:
+    def end(self, grace_s: float = _GRACE_S) -> None:
         """Let it go, and make it go."""
         process = self._process
         try:
@@ -106,7 +106,7 @@ class Child:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S)
+                process.wait(grace_s)
         finally:
             process.kill()
             process.wait()
@@ -154,7 +154,7 @@ class Child:
             if not select.select([handle], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
                 got = f"nothing within {timeout_s:.0f} s"
                 self._gone = BaselineError(f"{self._what} did not answer and was ended", where=self._what, got=got)
-                self.end()  # what it would say later is no answer to what is asked later
+                self.end(0.0)  # what it would say later is no answer to what is asked later
                 continue
             chunk = os.read(handle, 1 << 16)
             if not chunk:

@@ -116,9 +116,9 @@ def test_what_is_not_of_the_protocol_is_refused(body):
         write_answer(("m", "1"), {}, {}, {"outputs": [{"name": "z"}]})
 
 
-def beside(*rates, kind="fastapi", served=(100.0, 110.0, 105.0)):
+def beside(*rates, kind="fastapi", served=(100.0, 110.0, 105.0), number=0):
     """A result with a served model and one baseline."""
-    both = result(point(rates=served), point(f"digits@{kind}", rates=rates))
+    both = result(point(rates=served), point(f"digits@{kind}", rates=rates), number=number)
     models = [
         each
         if "@" not in each.model
@@ -144,7 +144,7 @@ def test_a_ratio_is_that_of_paired_rounds():
 
 
 def test_gates_and_comparisons_are_of_served_models(tmp_path):
-    before, after = beside(50.0, 55.0, 52.5), beside(5.0, 5.5, 5.2)
+    before, after = beside(50.0, 55.0, 52.5), beside(5.0, 5.5, 5.2, number=1)
     comparison = compare(Side("a", (before,)), Side("b", (after,)))
     assert [pair.name for pair in comparison.pairs] == ["digits"] and comparison.unmatched == ()
     pair = compare(Side("a:digits@fastapi", (after,), "digits@fastapi"), Side("a:digits", (after,), "digits")).pairs[0]

@@ -204,3 +204,24 @@ def test_no_process_outlives_its_parent(tmp_path):
     parent.stdout.close()
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running()
+
+
+@pytest.mark.big
+@pytest.mark.server
+@pytest.mark.xdist_group("perf")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended_in_the_middle_nothing_of_it_is_left(project, tmp_path, number):
+    command = [sys.executable, "-c", "from perf.cli import main; main()", "--repository", str(project / "repository")]
+    command += ["--baseline", "--concurrency", "2", "--seconds", "600", "--output", str(tmp_path), "--no-history"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as measuring:
+        for line in measuring.stderr:
+            if "line: concurrency" in line:  # every baseline is warm, and has its process
+                break
+        seen = psutil.Process(measuring.pid).children(recursive=True)
+        assert sum("baselines" in " ".join(process.cmdline()) for process in seen) == 3
+        os.kill(measuring.pid, number)
+        said = measuring.communicate(timeout=60)[1]
+    assert "Traceback" not in said
+    ours = [process for process in seen if "perf_analyzer" not in process.name()]  # its own end is tested elsewhere
+    _, alive = psutil.wait_procs(ours, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,15 +40,35 @@ EXAMPLES = (
     "bench-repo workload.yaml --format json > result.json",
     "bench-repo --model digits --html report.html   # a page with curves, the front, where the time goes",
     "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
+    "bench-repo --model digits --baseline   # beside raw onnxruntime, eager PyTorch and FastAPI",
     "bench-repo history digits   # its figures over time",
 )
+
+
+class _Group(DefaultCommandGroup):
+    """``--baseline`` alone is all of them: an option with a value that may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With the value that was left out."""
+        return super().parse_args(ctx, _spelled_out(args))
+
+
+def _spelled_out(args: list[str]) -> list[str]:
+    """``--baseline`` with nothing, another flag or a workload behind it is ``--baseline all``."""
+    found = []
+    for number, arg in enumerate(args):
+        found.append(arg)
+        behind = args[number + 1] if number + 1 < len(args) else "-"
+        if arg == "--baseline" and (behind.startswith("-") or Path(behind).suffix in (".yaml", ".yml")):
+            found.append("all")
+    return found
 
 
 app = create_app(
     "bench-repo",
     help="Measure how fast a served model repository is, with perf_analyzer.",
     examples=EXAMPLES,
-    cls=DefaultCommandGroup,
+    cls=_Group,
 )
 
 
@@ -158,6 +178,15 @@ def bench_repo(
             help="Sizes of an input without the batch dimension; may be given again.",
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[onnxruntime,pytorch,fastapi]", help="Measure these beside each model (all, where none is named)."
+        ),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The models.yaml of the eager module, if it is not found.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", rich_help_panel=_RESULTS, help="Keep results and raw files, in DIR/<time>/."),
@@ -197,6 +226,8 @@ def bench_repo(
         "budget": budget,
         "sequence_length": sequence_length,
         "shapes": _shapes(shape),
+        "baselines": _numbers(baseline),
+        "spec": spec,
     }
     asked = load_workload(workload, flags)
     check_place(html)

@@ -17,7 +17,7 @@ from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medi
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
 from perf.references import Side, unlike_loads
-from perf.result import Point
+from perf.result import ModelRun, Point
 from serving.errors import UsageError
 
 ALLOWANCE_PERCENT = 5.0
@@ -127,7 +127,12 @@ def _models(first: Side, second: Side) -> list[tuple[str, str]]:
             else "name another run: bench-repo history MODEL lists them",
         )
     known = {run.model for run in second.newest.models}
-    return [(run.model, run.model) for run in first.newest.models if run.model in known]
+    return [(run.model, run.model) for run in _served(first) if run.model in known]
+
+
+def _served(side: Side) -> list[ModelRun]:
+    """Its models; a baseline is compared where it is named."""
+    return [run for run in side.newest.models if run.baseline is None]
 
 
 def _unmatched_models(first: Side, second: Side, names: list[tuple[str, str]]) -> list[str]:
@@ -135,9 +140,7 @@ def _unmatched_models(first: Side, second: Side, names: list[tuple[str, str]]) -
         return []
     both = {one for one, _ in names}
     sides = (("A", first), ("B", second))
-    return [
-        f"{run.model}: only in {side}" for side, each in sides for run in each.newest.models if run.model not in both
-    ]
+    return [f"{run.model}: only in {side}" for side, each in sides for run in _served(each) if run.model not in both]
 
 
 def points_of(side: Side, model: str) -> Iterator[dict[LoadKey, Point]]:

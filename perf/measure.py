@@ -11,10 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
+from perf.baselines.beside import baselines_of
+from perf.baselines.data import BaselineKind, LeftOut
+from perf.baselines.ratios import baseline_ratios
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.errors import WorkloadError
 from perf.levels import levels_of
+from perf.nvml import gpus_here
 from perf.presence import Presence
 from perf.report import write_report
 from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
@@ -22,7 +26,7 @@ from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run
 from perf.stability import machine_doubts
-from perf.target import Target, open_target, subjects
+from perf.target import open_target, subjects
 from perf.workload import Workload, workload_from
 from serving.errors import Problem
 from serving.progress import SILENT, Reporter
@@ -48,6 +52,7 @@ def bench(
     rounds: int | None = None,
     precision: float | None = None,
     budget: float | None = None,
+    baselines: Sequence[BaselineKind] = (),
     output: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> BenchResult:
@@ -73,6 +78,7 @@ def bench(
         rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
         precision: percent; more rounds until throughput and p99 are known to so much.
         budget: seconds after which no further round is begun for that (300).
+        baselines: measured beside each model: ``onnxruntime``, ``pytorch``, ``fastapi``; of a repository only.
         output: folder to keep results and raw files in (a folder per run below it).
         reporter: told what is going on.
 
@@ -106,6 +112,7 @@ def bench(
         rounds=rounds,
         precision=precision,
         budget=budget,
+        baselines=tuple(baselines),
     )
     return measure_workload(workload, output=Path(output) if output is not None else None, reporter=reporter)
 
@@ -128,27 +135,32 @@ def measure_workload(
         begun = _Begun(presence)
         if others := presence.look():
             reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
-        with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
-            run = Run(workload, binary, target, folder, reporter, check=True)
-            campaign = Campaign(run, subjects(target, workload), levels)
+        with (
+            _folder(output, begun.at) as folder,
+            open_target(workload, reporter=reporter) as target,
+            gpus_here(wanted=target.local) as gpus,
+        ):
+            run = Run(workload, binary, target, folder, reporter, check=True, gpus=gpus)
+            with baselines_of(run, subjects(target, workload)) as (contenders, left_out):
+                campaign = Campaign(run, contenders, levels)
 
-            def finished(interrupted: str | None) -> BenchResult:
-                where = folder if output is not None else None
-                result = _result(campaign, begun, binary, target, where, interrupted)
-                if interrupted is not None:
-                    what = "what was measured so far is kept" if campaign.done else "nothing was measured yet"
-                    reporter.warn(f"interrupted ({interrupted}): {what}")
-                if where is not None:
-                    _write(result, where, reporter)
-                return result
+                def finished(interrupted: str | None) -> BenchResult:
+                    where = folder if output is not None else None
+                    result = _result(campaign, left_out, begun, binary, where, interrupted)
+                    if interrupted is not None:
+                        what = "what was measured so far is kept" if campaign.done else "nothing was measured yet"
+                        reporter.warn(f"interrupted ({interrupted}): {what}")
+                    if where is not None:
+                        _write(result, where, reporter)
+                    return result
 
-            try:
-                campaign.measure()
-            except (KeyboardInterrupt, SystemExit) as stop:
-                if campaign.done:
-                    cut_short(finished("Ctrl-C" if isinstance(stop, KeyboardInterrupt) else "SIGTERM"))
-                raise
-            return finished("the server died" if campaign.gone is not None else None)
+                try:
+                    campaign.measure()
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    if campaign.done:
+                        cut_short(finished("Ctrl-C" if isinstance(stop, KeyboardInterrupt) else "SIGTERM"))
+                    raise
+                return finished("the server died" if campaign.gone is not None else None)
 
 
 def _write(result: BenchResult, folder: Path, reporter: Reporter) -> None:
@@ -174,7 +186,12 @@ class _Begun:
 
 
 def _result(
-    campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None, interrupted: str | None
+    campaign: Campaign,
+    left_out: tuple[LeftOut, ...],
+    begun: _Begun,
+    binary: Binary,
+    folder: Path | None,
+    interrupted: str | None,
 ) -> BenchResult:
     models = campaign.models()
     return BenchResult(
@@ -183,11 +200,13 @@ def _result(
         revision=revision(Path.cwd()),
         workload=campaign.workload.model_dump(mode="json"),
         tool=Tool(path=str(binary.path), version=binary.version, origin=binary.origin),
-        server=dict(target.facts),
+        server=dict(campaign.run.target.facts),
         machine=begun.machine,
         models=models if folder is not None else tuple(_without_raw(model) for model in models),
         doubts=(*_unfinished(interrupted), *begun.doubts(), *campaign.doubts()),
         interrupted=interrupted,
+        baselines=baseline_ratios(models),
+        left_out=left_out,
         folder=folder,
     )
 

@@ -37,6 +37,7 @@ class Target:
         metrics_url: of its metrics, None where there are none.
         local: it runs on this machine.
         ended: how the server that was started here has ended, in words; empty while it runs.
+        python: the interpreter of its backends, where it is an embedded server; ``env``: what they are given.
     """
 
     client: Client
@@ -44,6 +45,8 @@ class Target:
     facts: Mapping[str, str]
     metrics_url: str | None = None
     local: bool = True
+    python: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
     ended: Callable[[], str] = lambda: ""
 
     def gone(self) -> ServerUnavailableError | None:
@@ -121,7 +124,15 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts, server.metrics_url, ended=lambda: how_it_ended(server))
+            yield Target(
+                client,
+                address,
+                facts,
+                server.metrics_url,
+                python=runtime.python,
+                env=runtime.env,
+                ended=lambda: how_it_ended(server),
+            )
 
 
 def how_it_ended(server: Server) -> str:

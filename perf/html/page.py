@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perf.baselines.ratios import described
 from perf.history_text import ID_LENGTH, short_revision
+from perf.html.beside import beside_table
 from perf.html.breakdown import breakdown
 from perf.html.charts import latency_histogram, pareto_front, throughput_against_latency
 from perf.html.parts import Cell, Table, number, ranged, text, time
@@ -33,6 +35,8 @@ def to_html(result: BenchResult) -> str:
         warnings=list(_warnings(result)),
         failures=list(_failures(result)),
         results=results_table(result),
+        beside=beside_table(result),
+        baselines=[f"{run.model}: {described(run.baseline)}" for run in result.models if run.baseline is not None],
         figures=[figure for chart in charts if (figure := chart(result)) is not None],
         configuration=configuration_table(result),
         configurations=[(run.model, json.dumps(run.config, indent=2)) for run in result.models if run.config],
@@ -75,6 +79,8 @@ def _failures(result: BenchResult) -> Iterator[tuple[str, str]]:
         for point in run.points:
             if point.error is not None:
                 yield f"{point.model}, {load_of(point)}", _error(point.error)
+    for each in result.left_out:
+        yield f"{each.model}@{each.kind}", _error(each.reason)
 
 
 def commands_of(result: BenchResult) -> Iterator[tuple[str, str]]:

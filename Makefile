@@ -10,7 +10,7 @@ EXAMPLES := $(wildcard examples/*/models.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \
-	update-bench precision-bench coverage-bench gpu-bench ensemble-bench differential
+	update-bench precision-bench coverage-bench gpu-bench ensemble-bench trust-bench fidelity-bench differential
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -62,6 +62,12 @@ coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20
 
 ensemble-bench: install ## the examples' ensembles, step by step, and what fusion wins (about 6 minutes)
 	$(BIN)/python benchmarks/ensembles.py --write
+
+trust-bench: install ## one model under two names, and one 5% slower, 50 times (COUNT=50; 20 s each on a quiet machine, 95 s at most)
+	$(BIN)/python benchmarks/trust.py --count $(or $(COUNT),50)
+
+fidelity-bench: install ## our figures against perf_analyzer's own and against a queue (about 6 minutes)
+	$(BIN)/python benchmarks/fidelity.py --write
 
 gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVIDIA GPU
 	$(BIN)/python benchmarks/gpu.py

@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal
 
 from perf.binary import Binary
 from perf.failures import explain, not_started
+from perf.punctual import punctual, wake_up_us
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds
 
@@ -96,6 +97,7 @@ class Output:
 
     Attributes:
         client_s: processor time it had taken at the end of its last window.
+        wake_up_us: how late even its most punctual request left, where a schedule said when.
     """
 
     command: tuple[str, ...]
@@ -104,6 +106,7 @@ class Output:
     stderr: str
     duration_s: float
     client_s: float | None = None
+    wake_up_us: float = 0.0
 
 
 def command_for(binary: Binary, load: Load) -> list[str]:
@@ -163,6 +166,7 @@ def analyze(
         AnalyzerError, ServerUnavailableError: it gave no measurement, with the reason and what to do.
     """
     command = command_for(binary, load)
+    late_us = wake_up_us() if load.schedule is not None else 0.0
     started_s = time.monotonic()
     timed_out, client_s = False, None
     try:
@@ -177,7 +181,13 @@ def analyze(
     except OSError as exc:
         raise not_started(exc, folder) from exc
     output = Output(
-        tuple(command), folder, _text(folder / STDOUT), _text(folder / STDERR), time.monotonic() - started_s, client_s
+        tuple(command),
+        folder,
+        _text(folder / STDOUT),
+        _text(folder / STDERR),
+        time.monotonic() - started_s,
+        client_s,
+        late_us,
     )
     expected = [] if load.is_warm_up else [CSV, EXPORT] if load.export else [CSV]
     complete = all((folder / name).is_file() for name in expected)
@@ -194,15 +204,16 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start it in a group of its own: ended as a whole, and not by the terminal's Ctrl-C."""
     try:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
+        with punctual():
+            return subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
     except KeyboardInterrupt:
         # It came after the fork and before we knew the process: it would run on, and keep the server from stopping.
         for place in Path("/proc").glob("[0-9]*/cwd"):

@@ -39,6 +39,7 @@ EXAMPLES = (
     "bench-repo --model bert --shape input_ids:128 --shape attention_mask:128",
     "bench-repo workload.yaml --format json > result.json",
     "bench-repo --model digits --html report.html   # a page with curves, the front, where the time goes",
+    "bench-repo --model digits_onnx_fp32 --model digits_onnx_int8 --concurrency 8 --difference 5",
     "bench-repo --model digits --gate gate.yaml   # exit status 1 where a limit does not hold",
     "bench-repo --model digits --baseline   # beside raw onnxruntime, eager PyTorch and FastAPI",
     "bench-repo history digits   # its figures over time",
@@ -139,7 +140,7 @@ def bench_repo(
         typer.Option(
             metavar="S",
             rich_help_panel=_TIME,
-            help="How long each model is measured at each load, in each round (default: 6).",
+            help="How long each model is measured at each load, in each round (default: 6; 2 for several models).",
         ),
     ] = None,
     rounds: Annotated[
@@ -147,7 +148,15 @@ def bench_repo(
         typer.Option(
             metavar="N",
             rich_help_panel=_TIME,
-            help="So often, the models in turn (default: 3; 1 where there is one model).",
+            help="So often, the models in turn (default: 10; 1 where there is one model).",
+        ),
+    ] = None,
+    difference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            rich_help_panel=_TIME,
+            help="More rounds, until a difference of PERCENT between models would be found.",
         ),
     ] = None,
     precision: Annotated[
@@ -222,6 +231,7 @@ def bench_repo(
         "shared_memory": shared_memory,
         "seconds": seconds,
         "rounds": rounds,
+        "difference": difference,
         "precision": precision,
         "budget": budget,
         "sequence_length": sequence_length,

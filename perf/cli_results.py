@@ -14,7 +14,7 @@ import typer
 from perf import compare_text, history_text
 from perf.cli_report import RESULTS_PANEL, Format, HtmlOption, check_place, put_page, show, write_page
 from perf.compare import compare
-from perf.gate import GateOutcome, gate_markdown, gate_text, judge
+from perf.gate import GateOutcome, figures_of, gate_markdown, gate_text, judge
 from perf.gate_file import Gate, GateError, load_gate
 from perf.history import DEFAULT_HISTORY, History, HistoryError
 from perf.references import Side, find_side
@@ -107,7 +107,8 @@ def compare_command(
     rules = load_gate(gate) if gate is not None else None
     kept = History(history)
     a, b = find_side(first, kept), find_side(second, kept)
-    compared = compare(a, b, force=force, allowance_percent=allowance)
+    figures = figures_of(rules) if rules is not None else 1
+    compared = compare(a, b, force=force, allowance_percent=allowance, figures=figures)
     outcome = judge(rules, b.result, compared) if rules is not None else None
     if html is not None:
         from perf.html.comparison import comparison_html
@@ -198,7 +199,9 @@ class Expected:
         Raises:
             UsageError: the baseline is of another machine, or has nothing in common with the run.
         """
-        comparison = compare(self.baseline, Side("this run", (result,))) if self.baseline is not None else None
+        comparison = None
+        if self.baseline is not None:
+            comparison = compare(self.baseline, Side("this run", (result,)), figures=figures_of(self.gate))
         return judge(self.gate, result, comparison)
 
 

@@ -1,19 +1,25 @@
 """Two runs, or two variants of one, held against each other: a ratio, how sure it is, and what that means.
 
 What is compared are medians over rounds, over windows where there were no rounds, over runs where each side has
-several. Rounds of one run are pairs; what was measured at different times is not, and even its interval does not know
-what else differed between the two runs (another process, another neighbour). So an allowance widens it, unless there
-are several runs on both sides to see that in.
+several. Rounds of one run are pairs; what was measured at different times is not: its interval is that of a part of a
+run, and as even that does not know what else differed between the two (another process, another place in memory), an
+allowance widens it, unless there are several runs on both sides to see that in.
+
+Every row of a comparison has one figure that decides. All rows hold together: with several of them each interval is
+wider (Bonferroni), so that of equal sides one comparison in a hundred calls any row different. That leaves room for
+what no interval knows, and still at most one in twenty is called so (``benchmarks/trust.md``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from perf.comparison import Comparison, Estimate, Pair, Verdict
+from perf.deciding import METRICS, WRONG_SHARE, confidence_of, deciding, figure
 from perf.history_text import ID_LENGTH
-from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians
+from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians, ratio_of_two_runs
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
 from perf.references import Side, unlike_loads
@@ -21,7 +27,8 @@ from perf.result import ModelRun, Point
 from serving.errors import UsageError
 
 ALLOWANCE_PERCENT = 5.0
-"""Between two single runs: what their rounds cannot show. An assumption, not a measurement; ``--allowance`` sets it."""
+"""Between what was measured at different times: what rounds cannot show, beyond their own spread. ``--allowance`` sets
+it; how often two runs of one model differed by more: the last table of ``benchmarks/trust.md``."""
 
 TOO_WIDE = 1.25
 """An interval that reaches beyond this factor on both sides of equal says nothing worth saying."""
@@ -30,19 +37,20 @@ ENOUGH_RUNS = 3
 SERIOUS = ("failed_requests", "other_traffic", "cache_hits")
 """Doubts with which the figures of a point are not those of the model."""
 
-METRICS = ("inferences_per_s", "p50_us", "p99_us", "mean_us")
-
 
 class UnlikeError(UsageError):
     """What was measured on unlike machines, or in unlike ways, is not compared."""
 
 
-def compare(first: Side, second: Side, *, force: bool = False, allowance_percent: float | None = None) -> Comparison:
+def compare(
+    first: Side, second: Side, *, force: bool = False, allowance_percent: float | None = None, figures: int = 1
+) -> Comparison:
     """Hold two sides against each other.
 
     Args:
         force: compare unlike machines too.
         allowance_percent: for what differs between two runs; :data:`ALLOWANCE_PERCENT` by default.
+        figures: of each row, how many something is made to depend on (a gate: see :func:`perf.gate.figures_of`).
 
     Raises:
         UnlikeError: unlike machines or ways to measure, without ``force``.
@@ -59,28 +67,24 @@ def compare(first: Side, second: Side, *, force: bool = False, allowance_percent
             fix="measure both on one machine; --force compares them all the same, and says so",
         )
     by_runs = not same_run and min(len(first.results), len(second.results)) >= ENOUGH_RUNS
-    allowance = 1.0
-    caveats = []
-    if not same_run and not by_runs:
-        percent = ALLOWANCE_PERCENT if allowance_percent is None else allowance_percent
-        allowance = 1 + percent / 100
-        caveats.append(
-            f"two runs at different times: intervals are widened by {percent:g}% for what differed between them; "
-            f"{ENOUGH_RUNS} runs of each revision, or both variants in one run, say it instead"
-        )
-    caveats += [
-        f"{letter} was interrupted ({side.newest.interrupted}): not all that was asked was measured"
-        for letter, side in (("A", first), ("B", second))
-        if side.newest.interrupted is not None
-    ]
+    percent = ALLOWANCE_PERCENT if allowance_percent is None else allowance_percent
     names = _models(first, second)
-    pairs, unmatched = [], []
+    found, unmatched = [], []
     for one, other in names:
         for load in _loads(first, one, second, other):
             if load[1] is None or load[2] is None:
                 unmatched.append(f"{one if load[1] else other} at {load[0]}: only in {'A' if load[1] else 'B'}")
                 continue
-            pairs.append(_pair(first, second, load[0], load[1], load[2], same_run, by_runs, allowance))
+            found.append((load[0], load[1], load[2]))
+    confidence = confidence_of(len(found) * figures)
+    how = _How(first, second, same_run, by_runs, 1 + percent / 100, confidence)
+    pairs = [_pair(how, *each) for each in found]
+    caveats = _caveats(how, pairs, percent)
+    caveats += [
+        f"{letter} was interrupted ({side.newest.interrupted}): not all that was asked was measured"
+        for letter, side in (("A", first), ("B", second))
+        if side.newest.interrupted is not None
+    ]
     unmatched += _unmatched_models(first, second, names)
     if not pairs:
         raise UsageError(
@@ -95,9 +99,44 @@ def compare(first: Side, second: Side, *, force: bool = False, allowance_percent
         second=str(second),
         pairs=tuple(pairs),
         unlike=tuple(unlike),
+        confidence_percent=confidence * 100,
         caveats=tuple(caveats),
         unmatched=tuple(unmatched),
     )
+
+
+@dataclass(frozen=True)
+class _How:
+    """What holds for every row."""
+
+    first: Side
+    second: Side
+    same_run: bool
+    by_runs: bool
+    allowance: float
+    confidence: float
+
+
+def _caveats(how: _How, pairs: Sequence[Pair], percent: float) -> list[str]:
+    """What the intervals do not know."""
+    bases = {estimate.basis for pair in pairs if (estimate := pair.estimate(pair.decided_by)) is not None}
+    found = []
+    if not how.same_run and not how.by_runs:
+        found.append(
+            f"two runs at different times: rounds are no pairs, and intervals are widened by {percent:g}% for what "
+            f"differed between them; {ENOUGH_RUNS} runs of each revision, or both variants in one run, say it instead"
+        )
+    elif "windows" in bases:
+        found.append(
+            f"each was measured once, at different times: intervals are widened by {percent:g}%; several --rounds "
+            "say it instead"
+        )
+    if len(pairs) > 1:
+        found.append(
+            f"the intervals of the {len(pairs)} rows hold together with {100 - WRONG_SHARE * 100:g}%: each with "
+            f"{how.confidence * 100:.4g}%"
+        )
+    return found
 
 
 def _models(first: Side, second: Side) -> list[tuple[str, str]]:
@@ -155,30 +194,16 @@ def _loads(first: Side, one: str, second: Side, other: str) -> list[tuple[LoadKe
     return [(load, a.get(load), b.get(load)) for load in sorted({*a, *b}, key=lambda load: load.order)]
 
 
-def _pair(
-    first: Side,
-    second: Side,
-    load: LoadKey,
-    one: Point,
-    other: Point,
-    same_run: bool,
-    by_runs: bool,
-    allowance: float,
-) -> Pair:
+def _pair(how: _How, load: LoadKey, one: Point, other: Point) -> Pair:
     reason = _unusable("A", one) or _unusable("B", other) or _both_growing(one, other)
     estimates = []
     for metric in METRICS:
-        a, b = _figure(one, metric), _figure(other, metric)
+        a, b = figure(one, metric), figure(other, metric)
         if a is None and b is None:
             continue
-        basis, interval = "", None
-        if not reason:
-            if by_runs:
-                runs = [_over_runs(first, one.model, load, metric), _over_runs(second, other.model, load, metric)]
-                basis, interval = "runs", _ratio(runs[1], runs[0])
-            else:
-                basis, interval = _within(one, other, metric, same_run)
-        estimates.append(_estimate(metric, a, b, basis, interval, allowance, reason))
+        basis, interval = ("", None) if reason else _ratio(how, load, one, other, metric)
+        apart = basis in ("rounds", "windows")
+        estimates.append(_estimate(metric, a, b, basis, interval, how.allowance if apart else 1.0, reason))
     decisive = _decisive(load, estimates)
     return Pair(
         first_model=one.model,
@@ -195,11 +220,7 @@ def _pair(
 
 
 def _decisive(load: LoadKey, estimates: list[Estimate]) -> Estimate | None:
-    """Throughput says it; where the load is a rate it is given, and latency says it."""
-    if load.rate_per_s is None and load.concurrency is not None:
-        order: tuple[str, ...] = ("inferences_per_s",)
-    else:
-        order = ("p99_us", "mean_us", "p50_us")
+    order = deciding(concurrency=load.concurrency if load.rate_per_s is None else None)
     found = [each for metric in order for each in estimates if each.metric == metric]
     return next((each for each in found if each.ratio is not None and each.basis), found[0] if found else None)
 
@@ -220,40 +241,47 @@ def _both_growing(one: Point, other: Point) -> str:
     return ""
 
 
-def _figure(point: Point, metric: str) -> float | None:
-    if metric == "inferences_per_s":
-        return point.inferences_per_s
-    value: float | None = getattr(point.latency, metric) if point.latency is not None else None
-    return value
-
-
 def _over_runs(side: Side, model: str, load: LoadKey, metric: str) -> list[float]:
     points = [each[load] for each in points_of(side, model) if load in each and not _unusable("", each[load])]
-    return [value for point in points if (value := _figure(point, metric)) is not None]
+    return [value for point in points if (value := figure(point, metric)) is not None]
 
 
-def _within(one: Point, other: Point, metric: str, same_run: bool) -> tuple[str, Interval | None]:
-    """The ratio of two single points, and what its interval rests on."""
-    if metric != "mean_us" and len(one.rounds) > 1 and len(other.rounds) > 1:
-        a = {each.number: float(getattr(each, metric)) for each in one.rounds}
-        b = {each.number: float(getattr(each, metric)) for each in other.rounds}
+def _ratio(how: _How, load: LoadKey, one: Point, other: Point, metric: str) -> tuple[str, Interval | None]:
+    """The second by the first, and what its interval rests on."""
+    if how.by_runs:
+        second, first = (
+            _over_runs(how.second, other.model, load, metric),
+            _over_runs(how.first, one.model, load, metric),
+        )
+        enough = _several(second, first)
+        return "runs", ratio_of_independent_medians(second, first, how.confidence) if enough else None
+    a, b = _by_round(one, metric), _by_round(other, metric)
+    if min(len(a), len(b)) > 1:
         both = sorted({*a} & {*b})
-        if same_run and len(both) > 1:
-            return "paired rounds", ratio_of_medians([b[n] for n in both], [a[n] for n in both])
-        return "rounds", _ratio([*b.values()], [*a.values()])
+        if how.same_run and len(both) > 1:
+            return "paired rounds", ratio_of_medians([b[n] for n in both], [a[n] for n in both], how.confidence)
+        return "rounds", _of_two_runs(how, [*b.values()], [*a.values()])
     if metric in ("inferences_per_s", "mean_us"):
-        values = [
+        second, first = (
             [value for window in point.windows if (value := getattr(window, metric)) is not None]
             for point in (other, one)
-        ]
-        return "windows", _ratio(*values)
+        )
+        return "windows", _of_two_runs(how, second, first)
     return "", None
 
 
-def _ratio(second: list[float], first: list[float]) -> Interval | None:
-    if min(len(first), len(second)) < 2 or min([*first, *second]) <= 0:
-        return None
-    return ratio_of_independent_medians(second, first)
+def _by_round(point: Point, metric: str) -> dict[int, float]:
+    """A figure by the number of the round; rounds of older results have no mean."""
+    values = {each.number: getattr(each, metric) for each in point.rounds}
+    return {number: float(value) for number, value in values.items() if value is not None}
+
+
+def _of_two_runs(how: _How, second: list[float], first: list[float]) -> Interval | None:
+    return ratio_of_two_runs(second, first, how.confidence) if _several(second, first) else None
+
+
+def _several(first: list[float], second: list[float]) -> bool:
+    return min(len(first), len(second)) > 1 and min([*first, *second]) > 0
 
 
 def _estimate(

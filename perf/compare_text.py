@@ -11,12 +11,13 @@ HEADINGS = (
     "load",
     "inferences/s A",
     "B",
-    "B/A (95%)",
+    "B/A (99%)",
     "p99 ms A",
     "p99 B",
-    "p99 B/A (95%)",
+    "p99 B/A (99%)",
     "B is",
 )
+_SPELLED = {"inferences_per_s": "throughput", "p50_us": "p50", "p99_us": "p99", "mean_us": "mean latency"}
 LEFT = {"model", "load", "B is"}
 
 
@@ -66,10 +67,12 @@ def _rate(value: float | None) -> str:
 
 def _notes(comparison: Comparison) -> list[str]:
     lines = [f"{pair.name} at {pair.load}: {pair.verdict}: {pair.why}" for pair in comparison.pairs if pair.why]
+    deciding = sorted({pair.decided_by for pair in comparison.pairs if pair.decided_by})
+    lines += [f"decided by {' or '.join(_SPELLED[metric] for metric in deciding)}"] if deciding else []
     for pair in comparison.pairs:
         p99 = pair.estimate("p99_us")
         if p99 is not None and p99.verdict == "slower" and pair.verdict != "slower":
-            lines.append(f"{pair.name} at {pair.load}: its p99 is slower")
+            lines.append(f"{pair.name} at {pair.load}: its p99 is slower, which does not decide")
     lines += [f"not compared: {line}" for line in comparison.unmatched]
     lines += [f"NOT ALIKE, compared by --force: {line}" for line in comparison.unlike]
     return lines + list(comparison.caveats)

@@ -16,7 +16,7 @@ class Estimate(_Data):
 
     Attributes:
         metric: ``inferences_per_s``, or microseconds: ``p50_us``, ``p99_us``, ``mean_us``.
-        ratio: the second by the first, with its 95% interval; None where there is none.
+        ratio: the second by the first, with its interval, 99% for all rows together; None where there is none.
         basis: what the interval rests on: ``paired rounds``, ``rounds``, ``windows``, ``runs``.
     """
 
@@ -67,6 +67,7 @@ class Comparison(_Data):
 
     Attributes:
         first, second: what was compared, in words.
+        confidence_percent: of each interval: 99, and more where there are several pairs.
         unlike: in what they are not alike, where that was forced.
         caveats: what the intervals do not know.
         unmatched: what only one side has.
@@ -77,6 +78,7 @@ class Comparison(_Data):
     first: str
     second: str
     pairs: tuple[Pair, ...]
+    confidence_percent: float = 99.0
     unlike: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()

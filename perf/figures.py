@@ -12,13 +12,16 @@ from perf.result import Histogram, Latency, Window
 from perf.schedule import Schedule
 
 
-def on_schedule(profile: Profile, schedule: Schedule, windows: int) -> Profile:
+def on_schedule(profile: Profile, schedule: Schedule, windows: int, wake_up_us: float = 0.0) -> Profile:
     """The profile of a run by schedule: when each request was due, and the measured time as so many equal windows.
+
+    Args:
+        wake_up_us: by which the most punctual request was late.
 
     Raises:
         RawFileError: it does not hold every request of the schedule.
     """
-    due_ns = schedule.times_ns(profile.start_ns)
+    due_ns = schedule.times_ns(profile.start_ns, wake_up_us)
     begin_ns = int(due_ns.min()) - int(schedule.due_us[0]) * NS_PER_US
     edges_us = np.linspace(schedule.start_us, schedule.end_us, windows + 1)
     return replace(profile, due_ns=due_ns, boundaries_ns=begin_ns + np.round(edges_us).astype(np.int64) * NS_PER_US)

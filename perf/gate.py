@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -60,6 +61,11 @@ def judge(gate: Gate, result: BenchResult, comparison: Comparison | None = None)
     if gate.regression is not None and comparison is not None:
         outcomes += _regressions(gate.regression, comparison, result)
     return GateOutcome(outcomes=tuple(outcomes))
+
+
+def figures_of(gate: Gate) -> int:
+    """How many of each row's two-sided intervals the gate hangs on: only one side of two of them can fail it."""
+    return max(1, math.ceil(len(gate.regression.metrics) / 2)) if gate.regression is not None else 1
 
 
 def _check(check: Check, result: BenchResult) -> Iterator[Outcome]:

@@ -1,9 +1,10 @@
-"""How sure a comparison of a few noisy measurements is: bootstrap intervals, widened for small numbers of them.
+"""How sure a comparison of a few noisy measurements is.
 
-Measurements of one round are a pair: what slows the machine down for a moment slows both. So whole rounds are drawn.
-A bootstrap of few values is too narrow: with three rounds, one of four pairs of equal models would be told apart. So it
-is widened by what Student's t asks for at that number, and made as wide on both sides; all on the scale of logarithms,
-as speeds differ by factors.
+Measurements of one round are a pair: what slows the machine down for a moment slows both. So the ratio is taken round
+by round, and the interval is that of the middle ratio. Of two equal models each ratio is as likely as its inverse,
+whatever the noise; Wilcoxon's signed ranks need no more than that to hold 95%, however heavy the tails. They take six
+rounds (more where the confidence is higher); fewer give Student's t, whose interval is wide then, and errs to the safe
+side where tails are heavy. All on the scale of logarithms, as speeds differ by factors.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perf.quantiles import signed_rank_cut, student
+
+CONFIDENCE = 0.95
+PARTS = 5
+"""That follow one another, into which the rounds of a single run are taken together."""
+
 RESAMPLES = 2000
 SEED = 20241
-LOW_PERCENT, HIGH_PERCENT = 2.5, 97.5
 _NORMAL = 1.960
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t at 97.5%, for 1 to 10 degrees of freedom; beyond, :func:`_widening` nears the normal one closely."""
+
+Logs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the 95% interval around it."""
+    """A value with the interval around it, 95% unless another confidence was asked for."""
 
     low: float
     value: float
@@ -36,10 +42,11 @@ class Interval:
         return [self.low, self.high]
 
 
-def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> Interval:
+def ratio_of_medians(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """How many times ``second`` the first is; both of the same rounds, in the same order.
 
-    With a single round nothing is known of the noise: the interval is everything.
+    The value is the median of the ratios and of the means of any two of them (Hodges and Lehmann). With a single round
+    nothing is known of the noise: the interval is everything.
 
     Raises:
         ValueError: no values, of different number, or not all above zero.
@@ -47,49 +54,88 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> Interva
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if len(a) != len(b) or not len(a) or min(a.min(), b.min()) <= 0:
         raise ValueError("a ratio needs as many values on both sides, all above zero")
-    rows = _resamples(len(a))
-    return _interval(
-        float(np.median(a) / np.median(b)), np.median(a[rows], axis=1) / np.median(b[rows], axis=1), len(a)
-    )
+    logs = np.log(a / b)
+    if len(logs) == 1:
+        return Interval(0.0, math.exp(logs[0]), math.inf)
+    pairs = np.add.outer(logs, logs)[np.triu_indices(len(logs))] / 2
+    walsh = np.sort(pairs)
+    middle = float(np.median(walsh))
+    cut = signed_rank_cut(confidence, len(logs))
+    if cut is not None:
+        low, high = float(walsh[cut - 1]), float(walsh[len(walsh) - cut])
+    else:
+        reach = student(confidence, len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+        low, high = float(logs.mean()) - reach, float(logs.mean()) + reach
+    return Interval(math.exp(low), math.exp(middle), math.exp(high))
 
 
-def ratio_of_independent_medians(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """How many times ``second`` the first is, where the values are no pairs and need not be equally many.
+def ratio_of_independent_medians(
+    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
+) -> Interval:
+    """How many times ``second`` the first is, where the values are no pairs, but do not depend on each other: runs.
+
+    Welch's interval of the means of logarithms; the value is the ratio of the medians, moved into it where a few values
+    lie so far out that it is not.
 
     Raises:
         ValueError: no values on a side, or not all above zero.
     """
+    a, b = _both(first, second)
+    value = float(np.median(a) - np.median(b))
+    if min(len(a), len(b)) == 1:
+        return Interval(0.0, math.exp(value), math.inf)
+    parts = [float(values.var(ddof=1)) / len(values) for values in (a, b)]
+    weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
+    freedom = max(1, math.floor(sum(parts) ** 2 / weights)) if weights else 1
+    reach = student(confidence, freedom) * math.sqrt(sum(parts))
+    difference = float(a.mean() - b.mean())
+    low, high = difference - reach, difference + reach
+    return Interval(math.exp(low), math.exp(min(max(value, low), high)), math.exp(high))
+
+
+def ratio_of_two_runs(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """How many times ``second`` the first is, where each side is the rounds (or windows) of a single run.
+
+    What slows a machine down goes on for seconds and for hours: rounds that follow one another share it, and their
+    median over twice the time is hardly surer about the next run (the noise is flicker noise: ``benchmarks/trust.md``).
+    So a run counts as no more than one of its :data:`PARTS`, with the spread that the parts of both show.
+
+    Raises:
+        ValueError: no values on a side, or not all above zero.
+    """
+    a, b = _both(first, second)
+    value = float(np.median(a) - np.median(b))
+    if min(len(a), len(b)) == 1:
+        return Interval(0.0, math.exp(value), math.inf)
+    parts = [np.array([np.median(part) for part in np.array_split(each, min(PARTS, len(each)))]) for each in (a, b)]
+    freedom = sum(map(len, parts)) - 2
+    pooled = sum(float(((each - each.mean()) ** 2).sum()) for each in parts) / freedom
+    reach = student(confidence, freedom) * math.sqrt(2 * pooled)
+    return Interval(math.exp(value - reach), math.exp(value), math.exp(value + reach))
+
+
+def _both(first: Sequence[float], second: Sequence[float]) -> tuple[Logs, Logs]:
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if not len(a) or not len(b) or min(a.min(), b.min()) <= 0:
         raise ValueError("a ratio needs values on both sides, all above zero")
-    random = np.random.default_rng(SEED)
-    above, below = (
-        np.median(values[random.integers(0, len(values), (RESAMPLES, len(values)))], axis=1) for values in (a, b)
-    )
-    fewer = min(len(a), len(b))
-    freedom = len(a) + len(b) - 2 if fewer > 1 else None
-    return _interval(float(np.median(a) / np.median(b)), above / below, fewer, freedom)
+    return np.log(a), np.log(b)
 
 
 def median_with_interval(values: Sequence[float]) -> Interval:
-    """The median of values above zero, with its interval."""
-    return ratio_of_medians(values, [1.0] * len(values))
+    """The median of values above zero, with its 95% interval: a bootstrap, widened by what Student's t asks for.
 
-
-def _resamples(count: int) -> NDArray[np.int64]:
-    return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
-
-
-def _interval(value: float, resampled: NDArray[np.float64], count: int, freedom: int | None = None) -> Interval:
+    Raises:
+        ValueError: no values, or not all above zero.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    if not len(given) or given.min() <= 0:
+        raise ValueError("a median needs values, all above zero")
+    value, count = float(np.median(given)), len(given)
     if count == 1:
         return Interval(0.0, value, math.inf)
-    low, high = (float(end) for end in np.percentile(resampled, (LOW_PERCENT, HIGH_PERCENT)))
+    rows = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
+    low, high = (float(end) for end in np.percentile(np.median(given[rows], axis=1), (2.5, 97.5)))
     # The larger of both sides, for both: with few values the median often is one of the ends that can be drawn.
-    factor = max(value / low, high / value, 1.0) ** _widening(count, freedom or count - 1)
+    widening = student(CONFIDENCE, count - 1) / _NORMAL * math.sqrt(count / (count - 1))
+    factor = max(value / low, high / value, 1.0) ** widening
     return Interval(value / factor, value, value * factor)
-
-
-def _widening(count: int, freedom: int) -> float:
-    # Beyond the table by its expansion, t = z + (z^3 + z) / 4n, good to a thousandth there.
-    student = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL + (_NORMAL**3 + _NORMAL) / (4 * freedom)
-    return student / _NORMAL * math.sqrt(count / (count - 1))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perf.analyzer import Load
 from perf.schedule import drawn, from_intervals, read_intervals
-from perf.workload import Workload
+from perf.workload import ALONE_S, Workload
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def levels_of(workload: Workload) -> tuple[Level, ...]:
     Raises:
         WorkloadError: the file with the intervals is of no use.
     """
-    seconds = workload.seconds
+    seconds = workload.seconds or ALONE_S
     levels = [Level(concurrency=number) for number in workload.concurrency]
     levels += [Level(rate_per_s=rate, distribution=workload.distribution, seconds=seconds) for rate in workload.rate]
     if workload.intervals is not None:

@@ -25,6 +25,7 @@ from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
 from perf.revision import revision
 from perf.rounds import Campaign
 from perf.runner import Run
+from perf.settling import settled
 from perf.stability import machine_doubts
 from perf.target import open_target, subjects
 from perf.workload import Workload, workload_from
@@ -46,10 +47,11 @@ def bench(
     batch_size: int = 1,
     protocol: Literal["http", "grpc"] | None = None,
     shared_memory: Literal["none", "system", "cuda"] = "none",
-    seconds: float = 6.0,
+    seconds: float | None = None,
     sequence_length: int | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     rounds: int | None = None,
+    difference: float | None = None,
     precision: float | None = None,
     budget: float | None = None,
     baselines: Sequence[BaselineKind] = (),
@@ -71,11 +73,12 @@ def bench(
         batch_size: samples in each request.
         protocol: ``http`` (default) or ``grpc``; taken from ``url`` when that says it.
         shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in a GPU's.
-        seconds: how long each point is measured.
         sequence_length: requests in each sequence of a stateful model.
         shapes: of inputs with dynamic dimensions, by name, without the batch dimension.
-        seconds: how long one point is measured in a round.
-        rounds: how often each is measured, the models in turn; by default 3 for several models, 1 for one.
+        seconds: how long one point is measured in a round; by default 6 for one model, 2 for several.
+        rounds: how often each is measured, the models in turn; by default once for one model, 10 times for several
+            (fewer where ``seconds`` is more than 2).
+        difference: percent; more rounds until one so large between any model and the first would be found.
         precision: percent; more rounds until throughput and p99 are known to so much.
         budget: seconds after which no further round is begun for that (300).
         baselines: measured beside each model: ``onnxruntime``, ``pytorch``, ``fastapi``; of a repository only.
@@ -110,6 +113,7 @@ def bench(
         sequence_length=sequence_length,
         shapes=shapes,
         rounds=rounds,
+        difference=difference,
         precision=precision,
         budget=budget,
         baselines=tuple(baselines),
@@ -129,7 +133,7 @@ def measure_workload(
     Interrupted (Ctrl-C, SIGTERM), what was measured so far is written into ``output`` and given to ``cut_short`` before
     the interruption goes on; its ``interrupted`` says what it was. A server that dies ends the run with what there is.
     """
-    levels = levels_of(workload)
+    levels_of(workload)  # a file with intervals that is of no use is said before a server is started
     binary = find_binary(reporter=reporter)
     with Presence() as presence:
         begun = _Begun(presence)
@@ -140,9 +144,12 @@ def measure_workload(
             open_target(workload, reporter=reporter) as target,
             gpus_here(wanted=target.local) as gpus,
         ):
+            found = subjects(target, workload)
+            several = sum(subject.error is None for subject in found) * (1 + len(workload.baselines))
+            workload = settled(workload, several)
             run = Run(workload, binary, target, folder, reporter, check=True, gpus=gpus)
-            with baselines_of(run, subjects(target, workload)) as (contenders, left_out):
-                campaign = Campaign(run, contenders, levels)
+            with baselines_of(run, found) as (contenders, left_out):
+                campaign = Campaign(run, contenders, levels_of(workload))
 
                 def finished(interrupted: str | None) -> BenchResult:
                     where = folder if output is not None else None

@@ -72,6 +72,7 @@ def _round(number: int, point: Point, latency: Latency) -> Round:
         requests=latency.requests,
         p50_us=latency.p50_us,
         p99_us=latency.p99_us,
+        mean_us=latency.mean_us,
         raw=point.raw,
     )
 

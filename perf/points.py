@@ -75,7 +75,7 @@ def measured(point: Point, load: Load, output: Output, right: References | None 
     export.unlink()
     profile = read_profile(output.folder / PROFILE, _responses_each(load, output))
     if load.schedule is not None:
-        profile = on_schedule(profile, load.schedule, WINDOWS)
+        profile = on_schedule(profile, load.schedule, WINDOWS, output.wake_up_us)
     kept = profile.measured()
     if load.streaming and kept.first_ns is not None and kept.responses is not None:
         begun_ns = kept.start_ns if kept.due_ns is None else kept.due_ns

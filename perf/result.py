@@ -132,6 +132,7 @@ class Round(_Data):
 
     Attributes:
         number: from 0; a point need not be in every round.
+        mean_us: of the latency; None in results from before it was kept.
     """
 
     number: int
@@ -139,6 +140,7 @@ class Round(_Data):
     requests: int
     p50_us: float
     p99_us: float
+    mean_us: float | None = None
     raw: str | None = None
 
 

@@ -13,19 +13,18 @@ from typing import Any, Protocol
 
 from perf.analyzer import Load
 from perf.baselines.data import Baseline
+from perf.deciding import FOUND_FACTOR
 from perf.interleaved import in_turn
 from perf.levels import Level
 from perf.merged import merged, relative_width_percent
 from perf.points import Measured
 from perf.result import Doubt, ModelRun, Point
 from perf.runner import Run
+from perf.settling import ratio_widths
 from perf.stability import MINIMUM_BEYOND
 from perf.target import Subject
 from perf.workload import Workload
 from serving.errors import ServerUnavailableError, TritonRepoError
-
-SEVERAL = 3
-"""Rounds where several models are measured, and nobody says how many."""
 
 MOST_ROUNDS = 200
 P99_REQUESTS = MINIMUM_BEYOND * 100
@@ -81,11 +80,11 @@ class Campaign:
         """Warm every model up, then measure in rounds; what goes wrong is kept, and the rest goes on."""
         for contender in self.contenders:
             self._warm_up(contender)
-        fewest = self.workload.rounds or (SEVERAL if len(self.loads) > 1 else 1)
+        fewest = self.workload.rounds or 1
         started_s, number = time.monotonic(), 0
         while True:
             round_s = time.monotonic()
-            self._round(number, single=fewest == 1 and self.workload.precision is None)
+            self._round(number, single=fewest == 1 and not self.workload.adaptive)
             if self.gone is not None:
                 self._not_measured(fewest)
                 return
@@ -94,9 +93,9 @@ class Campaign:
             if number < fewest and self._left():
                 continue
             elapsed_s = time.monotonic() - started_s
-            if self.workload.precision is None or number >= MOST_ROUNDS or not self._left():
+            if not self.workload.adaptive or number >= MOST_ROUNDS or not self._left():
                 return
-            if elapsed_s + round_s > self.workload.budget or not self._imprecise():
+            if elapsed_s + round_s > self.workload.budget or not (self._imprecise() or self._undecided()):
                 return
 
     def models(self) -> tuple[ModelRun, ...]:
@@ -105,14 +104,16 @@ class Campaign:
 
     def doubts(self) -> tuple[Doubt, ...]:
         """Where the precision that was asked for was not reached."""
-        wide = self._imprecise() if self.workload.precision is not None else []
-        if not wide:
-            return ()
-        message = (
-            f"{len(wide)} of {len(self.done)} points are not known to {self.workload.precision:g}% within "
-            f"{self.workload.budget:g} s: {'; '.join(wide[:5])}; a larger --budget, or a quieter machine"
-        )
-        return (Doubt(code="imprecise", message=message),)
+        wanted, budget = self.workload.precision, self.workload.budget
+        found = []
+        if wide := self._imprecise():
+            found.append(f"{len(wide)} of {len(self.done)} points are not known to {wanted:g}%: {'; '.join(wide[:5])}")
+        if unsure := self._undecided():
+            found.append(
+                f"a difference of {self.workload.difference:g}% would not be found everywhere: {'; '.join(unsure[:5])}"
+            )
+        more = f" within {budget:g} s; a larger --budget, or a quieter machine"
+        return (Doubt(code="imprecise", message="; ".join(found) + more),) if found else ()
 
     def _warm_up(self, contender: Contender) -> None:
         subject = contender.subject
@@ -187,6 +188,23 @@ class Campaign:
                 spelled = f"+-{width:.1f}%" if width < 1000 else "one round"
                 found.append(f"{name} {level.replace('-', ' ')} {spelled}, {point.latency.requests} requests")
         return found
+
+    def _undecided(self) -> list[str]:
+        """The models whose ratio to the first is not known well enough, in words.
+
+        It is asked how wide an interval is, never on which side of 1 it lies: to go on until there is a difference
+        would find one.
+        """
+        wanted = self.workload.difference
+        if wanted is None:
+            return []
+        widths = ratio_widths({key: [(number, one.point) for number, one in done] for key, done in self.done.items()})
+        reach = wanted / FOUND_FACTOR
+        return [
+            f"{name} {level.replace('-', ' ')} +-{width:.3g}%"
+            for (name, level), width in widths.items()
+            if width > reach and (name, level) not in self.failed
+        ]
 
     def _model(self, contender: Contender) -> ModelRun:
         subject = contender.subject

@@ -24,7 +24,7 @@ from perf.result import Doubt, Point
 from perf.table import milliseconds, rate
 from perf.target import Subject, Target
 from perf.usage import Meter, usage_doubts
-from perf.workload import Workload
+from perf.workload import ALONE_S, Workload
 from serving.errors import TritonRepoError
 from serving.progress import Reporter
 
@@ -78,6 +78,7 @@ class Run:
 
     def _warm_up(self, subject: Subject) -> Load:
         workload = self.workload
+        seconds = workload.seconds or ALONE_S
         folder = self._folder(subject)
         folder.mkdir(parents=True)
         assert subject.spec is not None and subject.data is not None
@@ -89,7 +90,7 @@ class Run:
             concurrency=max(workload.concurrency, default=WARM_UP_CONCURRENCY),
             batch_size=workload.batch_size,
             shared_memory=workload.shared_memory,
-            window_s=min(WARM_UP_S, workload.seconds),
+            window_s=min(WARM_UP_S, seconds),
             tls=workload.tls,
             ca_file=workload.ca_file.absolute() if workload.ca_file is not None else None,
             streaming=subject.spec.decoupled,
@@ -103,7 +104,7 @@ class Run:
             seen = passes_of(output.stdout)[-1]
             step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
-        window_s = max(workload.seconds / WINDOWS, 2 * seen.mean_us / 1e6)
+        window_s = max(seconds / WINDOWS, 2 * seen.mean_us / 1e6)
         if self.check and subject.name not in self.right:
             self.right[subject.name] = references(self.target.client, subject.spec, subject.data)
         self.sample_bytes[subject.name] = export_bytes(subject.spec, subject.data)

@@ -64,14 +64,15 @@ class Schedule:
         gaps = np.diff(self.due_us, prepend=0)
         path.write_text("\n".join(str(gap) for gap in gaps.tolist()) + "\n")
 
-    def times_ns(self, sent_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    def times_ns(self, sent_ns: NDArray[np.int64], wake_up_us: float = 0.0) -> NDArray[np.int64]:
         """When each request was due, by the clock that says when it was sent.
 
         The n-th that left is the n-th that was due. The clock's start is not told; none can leave early, so it is where
-        the most punctual one was due (late by some 50 us in truth: that much a latency may be too short).
+        the most punctual one was due, less the time that even that one took to wake.
 
         Args:
             sent_ns: of all requests, nanoseconds, in any order.
+            wake_up_us: that time, from :func:`perf.punctual.wake_up_us`.
 
         Raises:
             RawFileError: not as many as were due.
@@ -86,7 +87,7 @@ class Schedule:
             )
         due_ns = self.due_us * 1000
         order = np.argsort(sent_ns, kind="stable")
-        begin_ns = int((sent_ns[order] - due_ns).min())
+        begin_ns = int((sent_ns[order] - due_ns).min()) - round(wake_up_us * 1000)
         times = np.empty_like(sent_ns)
         times[order] = begin_ns + due_ns
         return times

@@ -10,8 +10,9 @@ batch_size: 1
 protocol: http                    # or grpc
 shared_memory: none               # or system
 seconds: 6                        # per point and round
-rounds: 3                         # each model in turn, so often
-precision: 5                      # percent: more rounds until it is known so well, or
+rounds: 10                        # each model in turn, so often
+difference: 5                     # percent: more rounds until one so large between the models would be found, or
+precision: 5                      # percent: until each figure is known so well, or
 budget: 300                       # seconds are over
 baselines: [onnxruntime]          # measured beside each model: onnxruntime, pytorch, fastapi
 shapes: {ids: [16]}               # for inputs with a dynamic dimension, without the batch dimension
@@ -35,6 +36,9 @@ from serving.errors import Problem
 
 Positive = Annotated[int, Field(ge=1)]
 DEFAULT_REPOSITORY = Path("model_repository")
+ALONE_S = 6.0
+"""How long a single model is measured, once; several: :func:`perf.settling.settled`."""
+
 MOST_REQUESTS = 5_000_000
 """Of one run at a rate: perf_analyzer holds them all in memory."""
 
@@ -61,8 +65,10 @@ class Workload(BaseModel):
         batch_size: samples in each request.
         protocol: what requests go over.
         shared_memory: ``system`` hands tensors over in shared memory, ``cuda`` in that of a GPU (same machine only).
-        seconds: how long one point is measured in a round, warm-up not counted.
-        rounds: how often every point is measured, the models in turn; by default 3 for several models, 1 for one.
+        seconds: how long one point is measured in a round, warm-up not counted; see :func:`perf.settling.settled`.
+        rounds: how often every point is measured, the models in turn.
+        difference: more rounds, until a difference of so many percent between any model and the first would be found
+            in nine cases of ten.
         precision: more rounds, until the 95% intervals of throughput and p99 reach no further than so many percent from
             their middle, and each p99 rests on 1000 requests.
         budget: seconds after which no further round is begun for that.
@@ -87,8 +93,9 @@ class Workload(BaseModel):
     batch_size: Positive = 1
     protocol: Literal["http", "grpc"] = "http"
     shared_memory: Literal["none", "system", "cuda"] = "none"
-    seconds: Annotated[float, Field(ge=0.3, le=3600)] = 6.0
+    seconds: Annotated[float, Field(ge=0.3, le=3600)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] | None = None
+    difference: Annotated[float, Field(ge=0.1, le=100)] | None = None
     precision: Annotated[float, Field(gt=0, le=100)] | None = None
     budget: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
@@ -119,6 +126,11 @@ class Workload(BaseModel):
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(values))
+
+    @property
+    def adaptive(self) -> bool:
+        """Rounds go on until something is known."""
+        return self.precision is not None or self.difference is not None
 
     @property
     def address(self) -> str | None:
@@ -252,10 +264,16 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     if data.get("distribution") in ("constant", "poisson") and not rate:
         fix = "--rate 50 (requests a second), or leave --distribution out"
         problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
-    if data.get("budget") is not None and data.get("precision") is None:
-        fix = "--precision 5 (percent), or --rounds N for a number of rounds"
+    if data.get("budget") is not None and data.get("precision") is None and data.get("difference") is None:
+        fix = "--precision 5 or --difference 5 (percent), or --rounds N for a number of rounds"
         problems.append(Problem("a budget without a precision", where=where(("budget",)), fix=fix))
-    seconds = _number(data.get("seconds", Workload.model_fields["seconds"].default))
+    named = data.get("models")
+    if data.get("difference") is not None and isinstance(named, (list, tuple)) and len(set(named)) == 1:
+        fix = "name another --model, or --precision 5 for the figures of one"
+        problems.append(
+            Problem("a difference takes two models", where=where(("difference",)), got=str(named[0]), fix=fix)
+        )
+    seconds = _number(data.get("seconds", ALONE_S))
     for value in rate if isinstance(rate, (list, tuple)) else [rate]:
         number = _number(value)
         if number and seconds and 0 < number * seconds < 2:

@@ -31,6 +31,7 @@ from perf.runner import (
 )
 from perf.target import Subject
 from perf.usage import Meter, usage_doubts
+from perf.workload import ALONE_S
 from serving.errors import TritonRepoError
 
 LEAD_IN = 0.1
@@ -108,6 +109,7 @@ class InProcess:
                 }
             )
             self.facts.update(self.child.hear()["ready"])
+            seconds = workload.seconds or ALONE_S
             load = Load(
                 model=subject.name,
                 address="",
@@ -115,13 +117,13 @@ class InProcess:
                 concurrency=max(workload.concurrency, default=WARM_UP_CONCURRENCY),
                 batch_size=workload.batch_size,
                 shared_memory="none",
-                window_s=min(WARM_UP_S, workload.seconds),
+                window_s=min(WARM_UP_S, seconds),
                 windows=WARM_UP_WINDOWS,
             )
             place = folder / "warm-up"
             place.mkdir()
             profile = self._load(load, place)
-            load = replace(load, window_s=max(workload.seconds / WINDOWS, 2 * float(profile.latency_us.mean()) / 1e6))
+            load = replace(load, window_s=max(seconds / WINDOWS, 2 * float(profile.latency_us.mean()) / 1e6))
             step.done("warm")
         return replace(load, windows=WINDOWS)
 

@@ -1,7 +1,7 @@
 """From what was measured to what is known: who leads, who is out, what must still be measured, who is chosen.
 
-Trials are measured in rounds; those of one round are pairs. A trial is better where the 95% interval of the ratio of
-medians says so, holds the limit where the whole interval of its percentile lies below, and what cannot be told apart is
+Trials are measured in rounds; those of one round are pairs. A trial is better where the interval of the ratio says so,
+holds the limit where the whole interval of its percentile lies below, and what cannot be told apart is
 decided for the configuration that changes least.
 """
 
@@ -17,6 +17,9 @@ from perf.tune.request import Goal, Limit
 
 MINIMUM_ROUNDS = 3
 MAXIMUM_ROUNDS = 20
+SURE = 0.98
+"""Of the interval of a ratio: a leader has many rivals, and of equal ones each looks better now and then."""
+
 NEAR = 1.05
 """Two whose ratio surely lies below this are as good as each other: further rounds are not worth their time."""
 
@@ -95,7 +98,7 @@ class Evidence:
         both = sorted(set(one) & set(other))
         if not both:
             return None
-        return ratio_of_medians([one[number] for number in both], [other[number] for number in both])
+        return ratio_of_medians([one[number] for number in both], [other[number] for number in both], SURE)
 
     def latency(self, trial: Trial) -> Interval:
         """The percentile that matters."""

@@ -53,7 +53,7 @@ def test_the_fastest_wins_where_it_is_clearly_faster():
     assert fast.undecided(rounds) == []
     choice = fast.choice(rounds, 16, 9.94)
     assert choice.variant == "onnx-int8" and choice.seconds == 9.9
-    assert choice.reason.startswith("the fastest: 200 inferences/s, 1.32, 1.") and "onnx-fp16" in choice.reason
+    assert choice.reason.startswith("the fastest: 200 inferences/s, 1.33, 1.28 to 1.3") and "onnx-fp16" in choice.reason
     fp32, fp16, int8 = choice.rows
     assert (fp32.throughput_per_s, int8.throughput_per_s, fp16.p99_us) == (100, 200, 1000.0)
     assert fp32.interval[0] <= 99 and fp32.interval[1] >= 101 and fp32.within_limit is None

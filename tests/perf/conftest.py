@@ -76,19 +76,21 @@ def _config(input_, output, *, batch=8, extra="dynamic_batching { }", backend='b
 
 
 X4 = 'name: "x" data_type: TYPE_FP32 dims: [ 4 ]'
+ONE = "instance_group [ { kind: KIND_CPU count: 1 } ]"
 Y4 = 'name: "y" data_type: TYPE_FP32 dims: [ 4 ]'
 
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
     """scale (fp32[4]), nobatch, tokens (int64[-1], with golden requests), words (strings), positive (refuses zeros),
-    lonely (tensor names of its own), late (0.4 s an answer), slow (3 s),
+    lonely (tensor names of its own), nap (10 ms, one at a time), late (0.4 s an answer), slow (3 s),
     crowded (scale, but wrong in a batch), twice (an ensemble: scale after scale),
     counter (stateful), three (decoupled: three responses, then the empty one that ends the stream)."""
     folder = tmp_path_factory.mktemp("perf") / "repository"
     write_model(folder, "scale", _config(X4, Y4))
     write_model(folder, "crowded", _config(X4, Y4), answer="value * 2 + (len(requests) > 1)")
     write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(3)")
+    write_model(folder, "nap", _config(X4, Y4, batch=0, extra=ONE), pause="time.sleep(0.01)")
     write_model(folder, "late", _config(X4, Y4), pause="time.sleep(0.4)")
     write_model(folder, "nobatch", _config(X4, Y4, batch=0, extra=""))
     names = (X4.replace('"x"', '"left_behind"'), Y4.replace('"y"', '"left_behind_too"'))

@@ -26,8 +26,8 @@ def test_help_shows_examples_and_every_flag(capsys):
     text = capsys.readouterr().out
     flags = (
         "--repository --url --ca-file --metrics-url --model --concurrency --rate --distribution --intervals"
-        " --batch-size --protocol --shared-memory --seconds --rounds --precision --budget --sequence-length --shape"
-        " --output --baseline --spec"
+        " --batch-size --protocol --shared-memory --seconds --rounds --difference --precision --budget"
+        " --sequence-length --shape --output --baseline --spec"
     )
     for word in [*flags.split(), "--format", "Examples", "bench-repo workload.yaml"]:
         assert word in text

@@ -23,7 +23,7 @@ def test_each_model_is_first_equally_often():
 
 def test_a_ratio_of_medians_and_its_interval():
     ratio = ratio_of_medians([200, 210, 190, 205, 195], [100, 100, 100, 100, 100])
-    assert ratio.value == pytest.approx(2.0) and 1.7 < ratio.low < 2.0 < ratio.high < 2.3
+    assert ratio.value == pytest.approx(2.0, rel=1e-3) and 1.7 < ratio.low < 2.0 < ratio.high < 2.3
     inverse = ratio_of_medians([100, 100, 100, 100, 100], [200, 210, 190, 205, 195])
     assert inverse.low == pytest.approx(1 / ratio.high) and inverse.high == pytest.approx(1 / ratio.low)
     assert ratio_of_medians([3, 3, 3], [2, 2, 2]).as_list() == [1.5, 1.5]
@@ -34,26 +34,14 @@ def test_what_slows_a_whole_round_down_does_not_blur_a_ratio():
     # The machine is four times slower in some rounds: each model's own figures say nothing, their ratio everything.
     rounds = np.array([1.0, 0.25, 1.0, 0.3, 0.9, 0.25])
     ratio = ratio_of_medians(1200 * rounds, 1000 * rounds)
-    assert ratio.low == pytest.approx(1.2, rel=0.15) and ratio.high == pytest.approx(1.2, rel=0.15)
+    assert ratio.as_list() == pytest.approx([1.2, 1.2])
     assert median_with_interval(1200 * rounds).high > 2 * median_with_interval(1200 * rounds).low
 
 
-@pytest.mark.parametrize("rounds", [3, 5, 12])
-def test_equal_models_are_seldom_told_apart_however_few_the_rounds(rounds):
-    generator = np.random.default_rng(1)
-    apart = 0
-    for _ in range(200):
-        first, second = np.exp(generator.normal(0, 0.05, (2, rounds)))
-        ratio = ratio_of_medians(first, second)
-        apart += not ratio.low <= 1 <= ratio.high
-    assert apart <= 20  # 5% is meant; without the widening three rounds give some 25%
-
-
-def test_few_rounds_are_not_sure_of_the_side_on_which_nothing_was_drawn():
-    # As measured on a busy machine: the ratio of medians is the smallest that can be drawn from these three rounds.
+def test_few_rounds_that_disagree_say_little():
+    # As measured on a busy machine.
     ratio = ratio_of_medians([91.8, 72.4, 61.3], [73.5, 63.2, 27.2])
-    assert ratio.low < 1 < ratio.value < 1.2 < ratio.high
-    assert ratio.value / ratio.low == pytest.approx(ratio.high / ratio.value)
+    assert ratio.low < 0.7 < 1.2 < ratio.value < 1.6 < 3 < ratio.high
 
 
 def test_one_round_says_nothing_of_the_noise_and_none_is_an_error():

@@ -1,5 +1,7 @@
 """A whole measurement with the real perf_analyzer and a real server."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,9 @@ def test_our_figures_are_perf_analyzers_own_for_the_same_run(server, tmp_path):
     (point,) = result.points
     raw = result.folder / point.raw
     row, profile = read_csv(raw / "perf_analyzer.csv"), read_profile(raw / "profile.json")
+    mean_us = float(re.search(r"Avg latency: (\d+) usec \(standard deviation", (raw / "stdout.txt").read_text())[1])
+    assert point.latency.mean_us == pytest.approx(mean_us, rel=0.01)
+    assert point.latency.p50_us == pytest.approx(row.p50_us, rel=0.01)
     # Both divide the same count by the same windows; it prints six digits.
     assert point.inferences_per_s == pytest.approx(row.inferences_per_s, rel=1e-4)
     ordered = np.sort(profile.latency_us)

@@ -9,6 +9,7 @@ from perf.gate_file import LATENCIES, METRICS
 from perf.history import _TABLES
 from perf.model_analyzer import FILE
 from perf.report import _CSV_COLUMNS, CSV_FILE, HTML_FILE, MARKDOWN_FILE, RESULT
+from perf.settling import settled
 from perf.stability import MEANINGS
 from perf.workload import Workload
 
@@ -40,8 +41,13 @@ def test_the_reference_of_results_names(name):
 
 def test_the_reference_states_the_defaults():
     fields = Workload.model_fields
-    for name in ("batch_size", "seconds", "stability_percentage", "concurrency", "shared_memory"):
+    for name in ("batch_size", "stability_percentage", "concurrency", "shared_memory"):
         row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{name}`"))
         default = fields[name].default
         spelled = str(list(default)) if isinstance(default, tuple) else str(default).removesuffix(".0")
         assert spelled in row
+    alone, several = settled(Workload(url="h:1"), 1), settled(Workload(url="h:1"), 2)
+    lines = TEXT.splitlines()
+    row = {name: next(line for line in lines if line.startswith(f"| `{name}`")) for name in ("seconds", "rounds")}
+    assert f"{alone.seconds:g} for one model, {several.seconds:g} for several" in row["seconds"]
+    assert f"{several.rounds} for several models" in row["rounds"] and f"{alone.rounds} for one" in row["rounds"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from perf.interleaved import in_turn
+from perf.tune.board import board
 from perf.tune.journal import Journal
 from perf.tune.judge import MINIMUM_ROUNDS, Evidence, Measured
 from perf.tune.predict import Predictor, Trial, sensible, without_delay
@@ -119,7 +120,7 @@ class Search:
                     self.out_of_time = True
                     step.done("out of time", self._standing())
                     return
-                step.update(f"{trial.settings.spell()} at {trial.load}; {self._standing()}")
+                step.update("\n".join([self._left(), *board(self.evidence, self._baseline_or_none(), trial)]))
                 self._one(trial, self.rounds)
             for trial in wanted:
                 if self.evidence.count(trial):
@@ -280,6 +281,13 @@ class Search:
         if within:
             return max(within, key=lambda trial: worths[trial][0])
         return min(trials, key=lambda trial: self.predictor.expected(trial).latency_us)
+
+    def _baseline_or_none(self) -> Trial | None:
+        return self.baseline() if any(t.settings == self.space.default for t in self.evidence.trials) else None
+
+    def _left(self) -> str:
+        left_s = max(0.0, self.ends_at_s - time.monotonic())
+        return f"{left_s / 60:.1f} of {self.request.minutes:g} minutes left"
 
     def _standing(self) -> str:
         leader = self.evidence.leader(self.evidence.trials)

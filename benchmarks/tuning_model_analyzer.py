@@ -1,9 +1,9 @@
 """Model Analyzer's quick search on one model: run for real, in its own environment, against the embedded server.
 
 It is used as its users do: local mode, quick search with its default bounds, a limit on p99, throughput as the goal. It
-restarts the server for each configuration. What is set for this machine: no GPU, time windows of a second (the default
-counts requests, and perf_analyzer never calls a machine this noisy stable), and the client's protocol that is measured
-with elsewhere.
+restarts the server for each configuration. What is set for this machine: no GPU, and time windows of a second (the
+default counts requests, and perf_analyzer never calls a machine this noisy stable). Its protocol is its default, gRPC:
+over HTTP perf_analyzer does not come to an end with the 128 requests at once that it begins with.
 """
 
 from __future__ import annotations
@@ -123,7 +123,6 @@ def _config(repository: Path, model: str, folder: Path, limit_ms: float, inputs:
         "triton_grpc_endpoint": f"127.0.0.1:{ports.grpc_port}",
         "triton_metrics_url": f"http://127.0.0.1:{ports.metrics_port}/metrics",
         "perf_analyzer_path": str(_analyzer(folder)),
-        "client_protocol": "http",
         "run_config_search_mode": "quick",
         "gpus": [],
         "inference_output_fields": [

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from perf.intervals import Interval, median_with_interval, ratio_of_medians
+from perf.intervals import Interval, median_with_interval, ratio_of_independent_medians, ratio_of_medians
 from perf.tune.predict import Trial
 from perf.tune.request import Goal, Limit
 
@@ -90,9 +90,14 @@ class Evidence:
         }
 
     def ratio(self, first: Trial, second: Trial) -> Interval | None:
-        """How many times as good the first is, from the rounds that both were in; None without one."""
+        """How many times as good the first is, from the rounds that both were in; None where nothing can be said.
+
+        Where these are too few, all rounds of both count, without being pairs.
+        """
         one, other = self._worths(first), self._worths(second)
         both = sorted(set(one) & set(other))
+        if len(both) < MINIMUM_ROUNDS <= min(len(one), len(other)):
+            return ratio_of_independent_medians(list(one.values()), list(other.values()))
         if not both:
             return None
         return ratio_of_medians([one[number] for number in both], [other[number] for number in both])

@@ -44,6 +44,15 @@ REFINED = 30
 UNLIKE = 0.45
 """How unlike two newcomers of one round are to be: two of a kind tell little more than one."""
 
+LOADS_OF_DEFAULT = 4
+"""At so many loads the configuration as it is is measured, if the best of them is not clear before."""
+
+ROUNDS_TO_EXPLAIN = 8
+"""At most, for what each knob did."""
+
+MARGIN = 1.2
+"""How far below the limit a latency is to be predicted, if it is to be found there with its whole interval."""
+
 Measure = Callable[[Trial, int, float], Measured]
 """``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
 
@@ -106,9 +115,12 @@ class Search:
             backs = [replace(chosen, settings=each) for each in chosen.settings.put_back(default.settings).values()]
             backs = [trial for trial in backs if self.predictor.knows(trial) and trial.settings != default.settings]
             wanted = list(dict.fromkeys([default, chosen, *backs]))
-            for _ in range(MINIMUM_ROUNDS):
+            for _ in range(ROUNDS_TO_EXPLAIN):
                 wanted = [trial for trial in wanted if trial not in self.evidence.failed]
-                if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+                backs = [back for back in backs if back in wanted]
+                if all(self.evidence.is_settled(back, chosen) for back in backs):
+                    break
+                if time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
                     return
                 self._round(wanted)
 
@@ -136,26 +148,26 @@ class Search:
         return min(measured, key=lambda trial: self.evidence.latency(trial).value)
 
     def default_trial(self) -> Trial:
-        """The configuration as it is, at the load at which it is to be measured next."""
+        """The configuration as it is, at the load at which it is to be measured next.
+
+        That is the best load it was measured at; or, in the first rounds and as long as no load of it keeps the limit,
+        another one that is predicted to be better. A default at a load that does not suit it would make anything look
+        good, and one that moves is in few rounds with the others.
+        """
         trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
         if len(trials) == 1:
             return trials[0]
         measured = [trial for trial in trials if self.evidence.count(trial)]
-        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if not measured:
             return self._best_predicted(trials)
-        # One that is predicted to be better is looked at, but not many: each is to be in rounds with the others.
-        best = max(held, key=self.evidence.worth, default=None)
-        guess = self._best_predicted([trial for trial in trials if trial not in measured] or trials)
+        best = max((t for t in measured if self.evidence.seems_to_hold(t)), key=self.evidence.worth, default=None)
+        fresh = [trial for trial in trials if trial not in measured]
         if best is None:
-            lower = [
-                t for t in trials if (t.arrivals.concurrency or 0) < min(m.arrivals.concurrency or 0 for m in measured)
-            ]
-            return self._best_predicted(lower) if lower else min(measured, key=lambda t: self.evidence.latency(t).value)
-        if guess not in measured and len(measured) < 3 and self._holds(guess):
-            expected = self.predictor.expected(guess)
-            worth = self.evidence.worth_of(guess, expected.inferences_per_s, expected.latency_us)
-            if worth > PROMISING * self.evidence.worth(best):
+            lowest = min(measured, key=_under_way)
+            return self._best_predicted([t for t in fresh if _under_way(t) < _under_way(lowest)] or [lowest])
+        if len(measured) < LOADS_OF_DEFAULT and (within := [trial for trial in fresh if self._holds(trial)]):
+            guess = max(within, key=lambda trial: self._predicted_worth(trial)[0])
+            if self._predicted_worth(guess)[0] > PROMISING * self.evidence.worth(best):
                 return guess
         return best
 
@@ -268,7 +280,7 @@ class Search:
 
     def _predicted_worth(self, trial: Trial) -> tuple[float, bool]:
         expected = self.predictor.expected(trial)
-        holds = self.request.limit is None or expected.latency_us <= self.request.limit.us
+        holds = self.request.limit is None or expected.latency_us * MARGIN <= self.request.limit.us
         return self.evidence.worth_of(trial, expected.inferences_per_s, expected.latency_us), holds
 
     def _holds(self, trial: Trial) -> bool:
@@ -296,6 +308,10 @@ class Search:
         rate, latency = self.evidence.rate(leader), self.evidence.latency(leader)
         spelled = f"{rate.value:.0f} inferences/s, p{self.request.percentile:g} {latency.value / 1e3:.2f} ms"
         return f"leader: {leader.settings.spell()}: {spelled}"
+
+
+def _under_way(trial: Trial) -> int:
+    return trial.arrivals.concurrency or 0
 
 
 def _turned(trials: Sequence[Trial], number: int) -> list[Trial]:

@@ -22,7 +22,9 @@ def board(evidence: Evidence, default: Trial | None, now: Trial | None) -> list[
     shown = sorted(trials, key=lambda trial: (not evidence.seems_to_hold(trial), -evidence.worth(trial)))
     shown = _without_more(shown, default)
     percentile = f"p{evidence.limit.percentile:g}" if evidence.limit is not None else "latency"
-    cells = [("", "inferences/s", f"{percentile} ms", "against default", "rounds", "configuration")]
+    cells: list[tuple[str, ...]] = [
+        ("", "inferences/s", f"{percentile} ms", "against default", "rounds", "configuration")
+    ]
     cells += [_cells(evidence, trial, default, leader, now) for trial in shown]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

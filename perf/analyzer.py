@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from perf.binary import Binary
-from perf.errors import AnalyzerError
-from perf.failures import explain
+from perf.failures import explain, not_started
 from perf.punctual import punctual, wake_up_us
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds
@@ -180,9 +179,7 @@ def analyze(
             finally:
                 _end(process)
     except OSError as exc:
-        raise AnalyzerError(
-            "perf_analyzer cannot be started", where=str(exc.filename or folder), got=exc.strerror or str(exc)
-        ) from exc
+        raise not_started(exc, folder) from exc
     output = Output(
         tuple(command),
         folder,

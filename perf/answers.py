@@ -140,12 +140,38 @@ def check_export(path: Path, right: References, batch_size: int) -> Checked:
     return Checked(checked, wrong, example)
 
 
-def wrong_answers(found: Checked, right: References) -> list[Doubt]:
+def differences(
+    right: Mapping[int, Mapping[str, NDArray[Any]]],
+    found: Mapping[int, Mapping[str, NDArray[Any]]],
+    batch_size: int,
+    requests: int,
+) -> Checked:
+    """Compare answers whose requests are known by number.
+
+    Args:
+        right: by number of the sample, its outputs; not of all of them.
+        found: by number of the request, which holds the sample of that number and those after it, its outputs.
+        requests: how many different ones there are.
+    """
+    checked, wrong, example = 0, 0, ""
+    for number, whole in found.items():
+        flat = {name: array.reshape(-1) for name, array in whole.items()}
+        for place in range(batch_size):
+            expected = right.get((number + place) % requests)
+            if expected is None:
+                continue
+            checked += 1
+            if different := next(_differs(expected, _part(flat, place, batch_size)), ""):
+                wrong, example = wrong + 1, example or different
+    return Checked(checked, wrong, example)
+
+
+def wrong_answers(found: Checked, right: References | None = None) -> list[Doubt]:
     """Answers under load that are not those without load, or answers that never were the verified ones."""
     parts = []
     if found.wrong:
         parts.append(f"{found.wrong} of {found.checked} answers under load are wrong ({found.example})")
-    if (alone := right.known_wrong).wrong:
+    if right is not None and (alone := right.known_wrong).wrong:
         what = f"{alone.wrong} of {alone.checked} golden requests are answered wrong even without load"
         parts.append(f"{what} ({alone.example})")
     return [Doubt(code="wrong_answers", message="; ".join(parts))] if parts else []

@@ -25,6 +25,8 @@ NEWEST = "2.60.0"
 NEWEST_GLIBC = (2, 38)
 OLDER = "2.50.0"
 OLDER_GLIBC = (2, 35)
+OLDEST = (2, 46)
+"""The first that takes ``--request-count``, which a rate is measured with (its ``--help``, release by release)."""
 _BORROWED = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
 
 
@@ -59,9 +61,10 @@ def find_binary(*, reporter: Reporter = SILENT) -> Binary:
         return _chosen(chosen)
     if (on_path := shutil.which("perf_analyzer")) is not None:
         answer = _try(Path(on_path), {})
-        if answer.runs:
+        if answer.runs and not answer.too_old:
             return Binary(Path(on_path), answer.text, "PATH")
-        reporter.warn(f"{on_path} does not run ({answer.text}); another perf_analyzer is used")
+        why = "is too old" if answer.runs else "does not run"
+        reporter.warn(f"{on_path} {why} ({answer.text}); another perf_analyzer is used")
     return provided_binary(reporter=reporter)
 
 
@@ -80,6 +83,7 @@ def provided_binary(*, reporter: Reporter = SILENT) -> Binary:
         return _older(reporter)
     raise AnalyzerUnavailableError(
         "there is no perf_analyzer for this kind of machine",
+        where=platform.node() or "this machine",
         expected="Linux with glibc 2.38 or newer, or 2.35 and newer on x86_64",
         got=f"{system} on {machine}" + (f" with glibc {glibc[0]}.{glibc[1]}" if glibc else ""),
         fix=f"set {VARIABLE} to a perf_analyzer that runs here, or run bench-repo in NVIDIA's SDK container",
@@ -101,8 +105,17 @@ def _chosen(chosen: str) -> Binary:
         raise AnalyzerUnavailableError(
             f"the perf_analyzer named by {VARIABLE} does not run",
             where=found,
+            expected="a program that answers --version",
             got=answer.text,
             fix=f"set LD_LIBRARY_PATH so that it finds its libraries, or unset {VARIABLE} to have one provided",
+        )
+    if answer.too_old:
+        raise AnalyzerUnavailableError(
+            f"the perf_analyzer named by {VARIABLE} is too old",
+            where=found,
+            expected=f"{OLDEST[0]}.{OLDEST[1]} or newer",
+            got=answer.text,
+            fix=f"set {VARIABLE} to a newer one, or unset it to have {OLDER} or {NEWEST} provided",
         )
     return Binary(Path(found).absolute(), answer.text, VARIABLE)
 
@@ -153,7 +166,11 @@ def _borrow_libraries(target: Path, reporter: Reporter) -> None:
         found = sorted(source.glob(pattern))
         if not found:
             raise AnalyzerUnavailableError(
-                f"the embedded server brings no {name}, which perf_analyzer needs", where=str(source), expected=pattern
+                f"the embedded server brings no {name}, which perf_analyzer needs",
+                where=str(source),
+                expected=pattern,
+                got="no file of that name",
+                fix=f"set {VARIABLE} to a perf_analyzer that runs here, or see serve-repo doctor",
             )
         shutil.copyfile(found[-1], target / name)
 
@@ -168,6 +185,12 @@ def _library_env(folder: Path) -> dict[str, str]:
 class _Answer:
     runs: bool
     text: str
+
+    @property
+    def too_old(self) -> bool:
+        """It says a version, and one that lacks what is asked of it."""
+        match = re.match(r"(\d+)\.(\d+)", self.text)
+        return self.runs and match is not None and (int(match[1]), int(match[2])) < OLDEST
 
 
 def _try(program: Path, env: Mapping[str, str]) -> _Answer:
@@ -195,7 +218,9 @@ def _must_exist(program: Path, package: str) -> None:
         # pip takes an older, empty release where no wheel fits this machine.
         raise AnalyzerUnavailableError(
             f"{package} holds no perf_analyzer for this machine",
+            where=str(program.parent),
             expected=program.name,
+            got="no such file",
             fix=f"set {VARIABLE} to a perf_analyzer that runs here",
         )
 
@@ -206,6 +231,7 @@ def _must_run(program: Path, env: Mapping[str, str]) -> None:
         raise AnalyzerUnavailableError(
             "the perf_analyzer that was fetched does not run on this machine",
             where=str(program),
+            expected="a program that answers --version",
             got=answer.text,
             fix=f"set {VARIABLE} to one that runs here",
         )

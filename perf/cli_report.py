@@ -16,6 +16,8 @@ from perf.report import to_csv, to_json, to_markdown, to_text
 from perf.result import BenchResult
 from serving.errors import UsageError
 
+RESULTS_PANEL = "What becomes of it"
+
 
 class Format(str, Enum):
     """What stdout gets."""
@@ -28,7 +30,13 @@ class Format(str, Enum):
 
 
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write the result as one page that needs nothing else.")
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        rich_help_panel=RESULTS_PANEL,
+        help="Also write one page with all of it, that needs nothing else.",
+    ),
 ]
 
 
@@ -56,21 +64,41 @@ def check_place(path: Path | None) -> None:
         parent = path.parent
         got = "a folder" if path.is_dir() else "not writable" if parent.is_dir() else f"no folder {parent}"
         raise UsageError(
-            "the page cannot be written", where=f"--html {path}", expected="a file, such as a.html", got=got
+            "the page cannot be written",
+            where=f"--html {path}",
+            expected="a file that can be written, such as a.html",
+            got=got,
+            fix=f"--html {path / 'report.html'}"
+            if path.is_dir()
+            else "a place that you may write to: --html /tmp/a.html",
         )
 
 
 def write_page(result: BenchResult, path: Path | None) -> None:
-    """Write the page.
+    """Write the page of a result, where one is asked for.
 
     Raises:
         UsageError: it cannot be written after all.
     """
-    if path is None:
-        return
-    from perf.html.page import to_html
+    if path is not None:
+        from perf.html.page import to_html
 
+        put_page(to_html(result), path)
+
+
+def put_page(page: str, path: Path) -> None:
+    """Write a page.
+
+    Raises:
+        UsageError: it cannot be written after all.
+    """
     try:
-        path.write_text(to_html(result), encoding="utf-8")
+        path.write_text(page, encoding="utf-8")
     except OSError as exc:
-        raise UsageError("the page cannot be written", where=f"--html {path}", got=exc.strerror or str(exc)) from exc
+        raise UsageError(
+            "the page cannot be written",
+            where=f"--html {path}",
+            expected="room for it",
+            got=exc.strerror or str(exc),
+            fix="make room; `bench-repo report RUN --html FILE` then writes it from what was kept, without measuring",
+        ) from exc

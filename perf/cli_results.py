@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perf import compare_text, history_text
-from perf.cli_report import Format, HtmlOption, check_place, show, write_page
+from perf.cli_report import RESULTS_PANEL, Format, HtmlOption, check_place, put_page, show, write_page
 from perf.compare import compare
 from perf.gate import GateOutcome, figures_of, gate_markdown, gate_text, judge
 from perf.gate_file import Gate, GateError, load_gate
@@ -36,6 +37,7 @@ COMPARE_EXAMPLES = (
     "bench-repo compare main HEAD   # two git revisions that were measured here",
     "bench-repo compare results/20261120T090000Z results/20261121T090000Z   # two kept results",
     "bench-repo compare 3f2a:digits_onnx_fp32 3f2a:digits_onnx_int8   # two variants of one run",
+    "bench-repo compare main HEAD --html comparison.html   # a page with every ratio, what else differs, the commands",
     "bench-repo compare main HEAD --gate gate.yaml   # exit status 1 if it became slower",
     "bench-repo compare old.json new.json --format markdown >> $GITHUB_STEP_SUMMARY",
 )
@@ -50,11 +52,21 @@ class TableFormat(str, Enum):
 
 
 HistoryOption = Annotated[
-    Path, typer.Option("--history", metavar="FILE", envvar="BENCH_HISTORY", help="The file in which runs are kept.")
+    Path,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        envvar="BENCH_HISTORY",
+        rich_help_panel=RESULTS_PANEL,
+        help="The SQLite file that runs are kept in.",
+    ),
 ]
 
 GateOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="YAML with limits; exit status 1 where one does not hold.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=RESULTS_PANEL, help="YAML with limits; exit status 1 where one does not hold."
+    ),
 ]
 
 
@@ -66,13 +78,20 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def compare_command(
-    first: Annotated[str, typer.Argument(metavar="A", help="result.json or its folder, a run's id, a git revision.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same; A:MODEL B:MODEL compares two variants.")],
-    force: Annotated[bool, typer.Option("--force", help="Compare unlike machines, and say so.")] = False,
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="What it was: result.json or its folder, a run's id, a git revision.")
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="What it is now, named alike; A:MODEL B:MODEL compares two models.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Compare runs of unlike machines too, and say so.")] = False,
     allowance: Annotated[
         float | None,
-        typer.Option(metavar="PERCENT", min=0, help="For what differs between two single runs (default: 5)."),
+        typer.Option(
+            metavar="PERCENT", min=0, help="Widen intervals by this for two runs at different times (default: 5)."
+        ),
     ] = None,
+    html: HtmlOption = None,
     gate: GateOption = None,
     history: HistoryOption = DEFAULT_HISTORY,
     format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
@@ -84,12 +103,19 @@ def compare_command(
     Exit status: 0 compared, 1 a gate failed, or no history here, 2 nothing to compare, or unlike machines.
     """
     configure_logging(verbose, quiet=quiet)
+    check_place(html)
     rules = load_gate(gate) if gate is not None else None
     kept = History(history)
     a, b = find_side(first, kept), find_side(second, kept)
     figures = figures_of(rules) if rules is not None else 1
     compared = compare(a, b, force=force, allowance_percent=allowance, figures=figures)
     outcome = judge(rules, b.result, compared) if rules is not None else None
+    if html is not None:
+        from perf.html.comparison import comparison_html
+
+        more = ["--force"] * force + ([] if allowance is None else ["--allowance", f"{allowance:g}"])
+        command = shlex.join(["bench-repo", "compare", first, second, *more, "--html", str(html)])
+        put_page(comparison_html(compared, a, b, command), html)
     if format is TableFormat.JSON:
         verdict = {"gate": outcome.model_dump(mode="json") | {"passed": outcome.passed}} if outcome is not None else {}
         typer.echo(json.dumps(compared.model_dump(mode="json", by_alias=True) | verdict))
@@ -122,8 +148,10 @@ def report_command(
 
 
 def history_command(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Default: list the models.")] = None,
-    runs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the newest N runs of the model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Whose figures; without it the models are listed.")
+    ] = None,
+    runs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the newest N runs.")] = None,
     history: HistoryOption = DEFAULT_HISTORY,
     format: Annotated[TableFormat, typer.Option(help="What to write to stdout.")] = TableFormat.TEXT,
     quiet: QuietOption = False,
@@ -136,11 +164,13 @@ def history_command(
     configure_logging(verbose, quiet=quiet)
     kept = History(history)
     if model is None:
-        counts = kept.models()
+        counts, cut = kept.models(), kept.interrupted()
         if format is TableFormat.JSON:
-            typer.echo(json.dumps({"models": counts}))
+            typer.echo(json.dumps({"models": counts, "interrupted": cut}))
         else:
-            typer.echo("\n".join(f"{name}: {count} run{'s' * (count != 1)}" for name, count in counts.items()))
+            said = {name: f", {cut[name]} of them interrupted" if name in cut else "" for name in counts}
+            lines = [f"{name}: {count} run{'s' * (count != 1)}{said[name]}" for name, count in counts.items()]
+            typer.echo("\n".join(lines))
         return 0
     rows = kept.rows(model, runs=runs)
     if format is TableFormat.JSON:

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
-from perf.tune.errors import TuneUsageError
+from perf.tune.errors import TuneError, TuneUsageError
 from perf.tune.overrides import NAME, read_overrides, write_overrides
 from perf.tune.request import Goal, TuneRequest, parse_limit
 from perf.tune.running import tune
@@ -57,20 +57,29 @@ def tune_repo(
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="R", help="Load: R requests begun each second, at random times.")
+        float | None,
+        typer.Option(metavar="R", help="Load: R requests begun each second at random times, answered or not."),
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Load: N requests under way at once.")] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Load: N requests under way at once (default: 16; with a limit the best N)."),
+    ] = None,
     minutes: Annotated[float, typer.Option(metavar="M", help="How long to search at most.")] = 5.0,
     capacity: Annotated[
-        float | None, typer.Option(metavar="R", help="Also say how many of this machine R requests/s need.")
+        float | None, typer.Option(metavar="R", help="Also say how many machines like this one R requests/s need.")
     ] = None,
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="What was found, for build-repo; put it beside models.yaml.")
     ] = Path(NAME),
     journal: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where measurements are kept (default: beside the output).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where measurements are kept (default: .tune/MODEL.jsonl beside the output)."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the journal holds.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what an interrupted search has measured.")
+    ] = False,
     format: FormatOption = OutputFormat.TEXT,
     quiet: QuietOption = False,
     verbose: VerboseOption = 0,
@@ -101,9 +110,13 @@ def tune_repo(
         reporter=Progress(quiet=quiet, verbose=bool(verbose)),
     )
     written = result.status != "none"
-    if written:
-        write_overrides(output, result)
     text = to_text(result, width=shutil.get_terminal_size().columns)
+    try:
+        if written:
+            write_overrides(output, result)
+    except TuneError:  # minutes were spent on it: it is said all the same
+        emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+        raise
     if written:
         apply = f"written: {output}; build-repo applies it from beside models.yaml"
         text += apply if result.fields else f"written: {output} (nothing to change for {model})"

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 from perf.comparison import Comparison, Estimate, Pair, Verdict
 from perf.deciding import METRICS, WRONG_SHARE, confidence_of, deciding, figure
+from perf.history_text import ID_LENGTH
 from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians, ratio_of_two_runs
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
 from perf.references import Side, unlike_loads
-from perf.result import Point
+from perf.result import ModelRun, Point
 from serving.errors import UsageError
 
 ALLOWANCE_PERCENT = 5.0
@@ -79,13 +80,19 @@ def compare(
     how = _How(first, second, same_run, by_runs, 1 + percent / 100, confidence)
     pairs = [_pair(how, *each) for each in found]
     caveats = _caveats(how, pairs, percent)
+    caveats += [
+        f"{letter} was interrupted ({side.newest.interrupted}): not all that was asked was measured"
+        for letter, side in (("A", first), ("B", second))
+        if side.newest.interrupted is not None
+    ]
     unmatched += _unmatched_models(first, second, names)
     if not pairs:
         raise UsageError(
             "these runs have nothing in common",
             where=f"{first} and {second}",
-            expected="a model that both measured under the same load; RUN:MODEL compares two variants",
+            expected="a model that both measured under the same load",
             got="\n".join(unmatched),
+            fix="measure both at one load (--concurrency, --rate), or name a model of each: A:MODEL B:MODEL",
         )
     return Comparison(
         first=str(first),
@@ -138,13 +145,33 @@ def _models(first: Side, second: Side) -> list[tuple[str, str]]:
         one, other = first.model or second.model, second.model or first.model
         assert one is not None and other is not None
         if one == other and first.newest.id == second.newest.id:
-            raise UsageError("a variant is compared with itself", where=f"{first.text} and {second.text}")
+            raise UsageError(
+                "a variant is compared with itself",
+                where=f"{first.text} and {second.text}",
+                expected="two runs, or two models of one",
+                got=f"{one} of run {first.newest.id[:ID_LENGTH]} twice",
+                fix="name another run, or another of its models: bench-repo history lists both",
+            )
         return [(one, other)]
     if first.newest.id == second.newest.id:
-        fix = f"name two of its models: {first.text}:A {second.text}:B"
-        raise UsageError("a run is compared with itself", where=first.text, fix=fix)
+        names = [run.model for run in first.newest.models]
+        several = len(names) > 1
+        raise UsageError(
+            "a run is compared with itself",
+            where=first.text,
+            expected="two runs, or two models of one",
+            got=f"run {first.newest.id[:ID_LENGTH]} twice",
+            fix=f"name two of its models: {first.text}:{names[0]} {second.text}:{names[1]}"
+            if several
+            else "name another run: bench-repo history MODEL lists them",
+        )
     known = {run.model for run in second.newest.models}
-    return [(run.model, run.model) for run in first.newest.models if run.model in known]
+    return [(run.model, run.model) for run in _served(first) if run.model in known]
+
+
+def _served(side: Side) -> list[ModelRun]:
+    """Its models; a baseline is compared where it is named."""
+    return [run for run in side.newest.models if run.baseline is None]
 
 
 def _unmatched_models(first: Side, second: Side, names: list[tuple[str, str]]) -> list[str]:
@@ -152,9 +179,7 @@ def _unmatched_models(first: Side, second: Side, names: list[tuple[str, str]]) -
         return []
     both = {one for one, _ in names}
     sides = (("A", first), ("B", second))
-    return [
-        f"{run.model}: only in {side}" for side, each in sides for run in each.newest.models if run.model not in both
-    ]
+    return [f"{run.model}: only in {side}" for side, each in sides for run in _served(each) if run.model not in both]
 
 
 def points_of(side: Side, model: str) -> Iterator[dict[LoadKey, Point]]:

@@ -50,10 +50,12 @@ class Document:
             mark = getattr(exc, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
             got = str(getattr(exc, "problem", None) or exc)
-            raise error([Problem("not valid YAML", where=f"{path}{line}", got=got)]) from exc
+            expected = "keys and values: `key: value`, indented alike"
+            raise error([Problem("not valid YAML", f"{path}{line}", expected, got, "mend this line")]) from exc
         if root is not None and not isinstance(root, yaml.MappingNode):
             got = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-            raise error([Problem(f"not a {noun}", where=str(path), expected="a mapping (key: value)", got=got)])
+            expected = "a mapping (key: value)"
+            raise error([Problem(f"not a {noun}", str(path), expected, got, "write `key: value` on each line")])
         self.data: dict[str, Any] = self._plain(root, ()) if root is not None else {}
 
     def where(self, path: KeyPath) -> str:

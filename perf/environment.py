@@ -11,6 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from perf.nvml import nvml_fact
+
 _DISTRIBUTIONS = ("triton-repo", "tritonclient", "numpy")
 
 
@@ -31,6 +33,7 @@ def machine_facts() -> dict[str, Any]:
         "architecture": platform.machine(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
         "gpus": _gpus(),
+        "nvml": nvml_fact(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _DISTRIBUTIONS},
     }

@@ -21,3 +21,7 @@ class AnalyzerError(TritonRepoError):
 
 class RawFileError(TritonRepoError):
     """A file that perf_analyzer wrote is not what it should be."""
+
+
+class BaselineError(TritonRepoError):
+    """A baseline (the same model without this server) could not be measured; the reason, and how to get it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from collections.abc import Callable
@@ -77,13 +78,35 @@ def _reason(stderr: str) -> str:
     return "\n".join(lines[-5:])
 
 
+def in_words(status: int) -> str:
+    """An exit status in words: ``ended by SIGKILL``, ``exit status 1``."""
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    if number in set(signal.Signals):
+        return f"ended by {signal.Signals(number).name}"
+    return f"exit status {status}"
+
+
 def unwritable(exc: OSError, folder: Path) -> AnalyzerError:
     """A file of a measurement cannot be written: mostly a full disk."""
     return AnalyzerError(
         "the files of a measurement cannot be written",
         where=str(exc.filename or folder),
+        expected="room for the requests and answers of one point",
         got=exc.strerror or str(exc),
         fix="free space, or set TMPDIR (without --output) or --output to a disk that has it",
+    )
+
+
+def not_started(exc: OSError, folder: Path) -> AnalyzerError:
+    """perf_analyzer, or a file that it prints into, could not be opened."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return unwritable(exc, folder)
+    return AnalyzerError(
+        "perf_analyzer cannot be started",
+        where=str(exc.filename or folder),
+        expected="a program that can be executed, and a folder to write into",
+        got=exc.strerror or str(exc),
+        fix="unset PERF_ANALYZER to have one provided; for want of memory or processes, end other programs",
     )
 
 
@@ -163,6 +186,7 @@ _RULES: tuple[tuple[str, _Make], ...] = (
     (r"(?i)certificate|SSL|handshake", _untrusted),
     (r"(?i)Couldn't connect to server|failed to connect to all addresses|Connection refused", _unreachable),
     (r"(?i)Socket closed|Empty reply|Recv failure|connection reset|Server returned nothing", _unreachable),
+    (r"Failure when receiving data|rewinding of the data stream|Send(ing)? fail|Failed sending data", _unreachable),
     (r"Request for unknown model|is not found|is not ready", _unknown_model),
     (r"input (\S+) contains dynamic shape", _dynamic),
     (r"(?i)shared memory", _shared_memory),

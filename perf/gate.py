@@ -69,8 +69,9 @@ def figures_of(gate: Gate) -> int:
 
 
 def _check(check: Check, result: BenchResult) -> Iterator[Outcome]:
-    about = [point for point in result.points if _is_about(check, point)]
-    broken = [run for run in result.models if run.error is not None and fnmatchcase(run.model, check.model)]
+    runs = [run for run in result.models if run.baseline is None or "@" in check.model]  # a baseline where it is named
+    about = [point for run in runs for point in run.points if _is_about(check, point)]
+    broken = [run for run in runs if run.error is not None and fnmatchcase(run.model, check.model)]
     for run in broken:
         if not run.points:
             assert run.error is not None

@@ -51,6 +51,9 @@ CREATE TRIGGER points_are_not_removed BEFORE DELETE ON points BEGIN SELECT RAISE
 """
 
 
+_INTERRUPTED = "json_extract(runs.result, '$.interrupted') AS interrupted"
+
+
 class HistoryError(TritonRepoError):
     """The file of the history cannot be read or written."""
 
@@ -123,7 +126,8 @@ class History:
         """
         with self._reading() as database:
             found = database.execute(
-                "SELECT points.*, runs.started_at, runs.revision, runs.machine, runs.facts FROM points "
+                f"SELECT points.*, runs.started_at, runs.revision, runs.machine, runs.facts, {_INTERRUPTED} "
+                "FROM points "
                 "JOIN runs ON runs.id = points.run WHERE model = ? ORDER BY runs.started_at, runs.rowid, points.rowid",
                 (model,),
             ).fetchall()
@@ -136,6 +140,15 @@ class History:
         """In how many runs each model was measured, by name."""
         with self._reading() as database:
             found = database.execute("SELECT model, COUNT(DISTINCT run) FROM points GROUP BY model ORDER BY model")
+            return {str(name): int(count) for name, count in found}
+
+    def interrupted(self) -> dict[str, int]:
+        """How many of each model's runs were interrupted, by name; models without one are left out."""
+        with self._reading() as database:
+            found = database.execute(
+                "SELECT model, COUNT(DISTINCT run) FROM points JOIN runs ON runs.id = points.run "
+                f"WHERE {_INTERRUPTED.partition(' AS ')[0]} IS NOT NULL GROUP BY model"
+            )
             return {str(name): int(count) for name, count in found}
 
     def by_id(self, prefix: str) -> list[BenchResult]:

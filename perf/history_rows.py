@@ -21,6 +21,7 @@ class Row:
     Attributes:
         machine: fingerprint of the facts that count; ``facts``: these.
         interval, p99_interval_us: 95%, None where there is none.
+        interrupted: what ended the run before all was measured; None where it went through.
     """
 
     run: str
@@ -39,6 +40,7 @@ class Row:
     requests: int | None
     doubts: tuple[str, ...]
     error: str | None
+    interrupted: str | None = None
 
 
 def columns(point: Point) -> tuple[Any, ...]:
@@ -85,4 +87,5 @@ def row_of(row: sqlite3.Row) -> Row:
         requests=row["requests"],
         doubts=tuple(row["doubts"].split()),
         error=row["error"],
+        interrupted=row["interrupted"],
     )

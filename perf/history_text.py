@@ -52,6 +52,7 @@ def to_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "requests": row.requests,
             "doubts": row.doubts,
             "error": row.error,
+            "interrupted": row.interrupted,
         }
         for row in rows
     ]
@@ -80,13 +81,19 @@ def _rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             letters[row.machine],
         )
         if row.error is not None or row.inferences_per_s is None:
-            made.append((str(row.load), *who, "failed", "-", "-", "-", row.error or ""))
+            made.append((str(row.load), *who, "failed", "-", "-", "-", f"{row.error or ''}{_cut(row, ' (run {})')}"))
             continue
         speed = with_interval(row.inferences_per_s, row.interval, rate)
         p99 = with_interval(row.p99_us, row.p99_interval_us, milliseconds) if row.p99_us is not None else "-"
-        doubts = ", ".join(code.replace("_", " ") for code in row.doubts)
+        doubts = ", ".join([*(code.replace("_", " ") for code in row.doubts), *filter(None, [_cut(row, "run {}")])])
         made.append((str(row.load), *who, speed, milliseconds(row.p50_us), p99, str(row.requests), doubts))
     return made
+
+
+def _cut(row: Row, text: str) -> str:
+    if not row.interrupted or row.interrupted in (row.error or ""):
+        return ""
+    return text.format(f"interrupted: {row.interrupted}")
 
 
 def _letters(rows: Sequence[Row]) -> dict[str, str]:

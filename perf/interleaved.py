@@ -80,7 +80,10 @@ def subject_of(target: Target, model: str, requests: Sequence[Request], source: 
     entry = next((entry for entry in target.client.index() if entry["name"] == model), None)
     if entry is None or entry.get("state") != READY:
         got = str(entry.get("reason") or entry.get("state")) if entry else "the server does not know it"
-        return Subject(model, error=ModelLoadError("the model is not ready", where=model, expected=READY, got=got))
+        fix = "look at what the server says of it: serve-repo with the same repository"
+        return Subject(
+            model, error=ModelLoadError("the model is not ready", where=model, expected=READY, got=got, fix=fix)
+        )
     config = target.client.config(model)
     statistics = target.statistics([model]).get(model)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")
@@ -91,7 +94,8 @@ def subject_of(target: Target, model: str, requests: Sequence[Request], source: 
         expected = ", ".join(f"{tensor.name} {tensor.dtype.triton}{list(tensor.dims)}" for tensor in spec.inputs)
         got = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in requests[0].items())
         what = "none of the requests fits the model"
-        raise WorkloadError([Problem(what, where=model, expected=expected, got=got)])
+        fix = "give requests of these names, types and shapes"
+        raise WorkloadError([Problem(what, where=model, expected=expected, got=got, fix=fix)])
     few = tuple(_first_ones(kept))
     return Subject(model, spec, RequestData(few, f"{len(few)} of {len(requests)} requests: {source}"))
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
+from perf.baselines.beside import baselines_of
+from perf.baselines.data import BaselineKind, LeftOut
+from perf.baselines.ratios import baseline_ratios
 from perf.binary import Binary, find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.errors import WorkloadError
 from perf.levels import levels_of
+from perf.nvml import gpus_here
 from perf.presence import Presence
 from perf.report import write_report
 from perf.result import BenchResult, Doubt, ModelRun, Point, Tool
@@ -23,7 +27,7 @@ from perf.rounds import Campaign
 from perf.runner import Run
 from perf.settling import settled
 from perf.stability import machine_doubts
-from perf.target import Target, open_target, subjects
+from perf.target import open_target, subjects
 from perf.workload import Workload, workload_from
 from serving.errors import Problem
 from serving.progress import SILENT, Reporter
@@ -50,6 +54,7 @@ def bench(
     difference: float | None = None,
     precision: float | None = None,
     budget: float | None = None,
+    baselines: Sequence[BaselineKind] = (),
     output: str | os.PathLike[str] | None = None,
     reporter: Reporter = SILENT,
 ) -> BenchResult:
@@ -76,6 +81,7 @@ def bench(
         difference: percent; more rounds until one so large between any model and the first would be found.
         precision: percent; more rounds until throughput and p99 are known to so much.
         budget: seconds after which no further round is begun for that (300).
+        baselines: measured beside each model: ``onnxruntime``, ``pytorch``, ``fastapi``; of a repository only.
         output: folder to keep results and raw files in (a folder per run below it).
         reporter: told what is going on.
 
@@ -110,14 +116,22 @@ def bench(
         difference=difference,
         precision=precision,
         budget=budget,
+        baselines=tuple(baselines),
     )
     return measure_workload(workload, output=Path(output) if output is not None else None, reporter=reporter)
 
 
-def measure_workload(workload: Workload, *, output: Path | None = None, reporter: Reporter = SILENT) -> BenchResult:
+def measure_workload(
+    workload: Workload,
+    *,
+    output: Path | None = None,
+    reporter: Reporter = SILENT,
+    cut_short: Callable[[BenchResult], None] = lambda result: None,
+) -> BenchResult:
     """Measure a workload; see :func:`bench`.
 
-    Interrupted (Ctrl-C), what was measured so far is written into ``output`` before the interruption goes on.
+    Interrupted (Ctrl-C, SIGTERM), what was measured so far is written into ``output`` and given to ``cut_short`` before
+    the interruption goes on; its ``interrupted`` says what it was. A server that dies ends the run with what there is.
     """
     levels_of(workload)  # a file with intervals that is of no use is said before a server is started
     binary = find_binary(reporter=reporter)
@@ -125,22 +139,35 @@ def measure_workload(workload: Workload, *, output: Path | None = None, reporter
         begun = _Begun(presence)
         if others := presence.look():
             reporter.warn(f"another bench-repo runs on this machine (process {min(others)}): both measure each other")
-        with _folder(output, begun.at) as folder, open_target(workload, reporter=reporter) as target:
+        with (
+            _folder(output, begun.at) as folder,
+            open_target(workload, reporter=reporter) as target,
+            gpus_here(wanted=target.local) as gpus,
+        ):
             found = subjects(target, workload)
-            workload = settled(workload, sum(subject.error is None for subject in found))
-            run = Run(workload, binary, target, folder, reporter, check=True)
-            campaign = Campaign(run, found, levels_of(workload))
-            try:
-                campaign.measure()
-            except KeyboardInterrupt:
-                if output is not None and campaign.done:
-                    _write(_result(campaign, begun, binary, target, folder), folder, reporter)
-                    reporter.warn(f"interrupted: what was measured so far is in {folder}")
-                raise
-            result = _result(campaign, begun, binary, target, folder if output is not None else None)
-            if output is not None:
-                _write(result, folder, reporter)
-    return result
+            several = sum(subject.error is None for subject in found) * (1 + len(workload.baselines))
+            workload = settled(workload, several)
+            run = Run(workload, binary, target, folder, reporter, check=True, gpus=gpus)
+            with baselines_of(run, found) as (contenders, left_out):
+                campaign = Campaign(run, contenders, levels_of(workload))
+
+                def finished(interrupted: str | None) -> BenchResult:
+                    where = folder if output is not None else None
+                    result = _result(campaign, left_out, begun, binary, where, interrupted)
+                    if interrupted is not None:
+                        what = "what was measured so far is kept" if campaign.done else "nothing was measured yet"
+                        reporter.warn(f"interrupted ({interrupted}): {what}")
+                    if where is not None:
+                        _write(result, where, reporter)
+                    return result
+
+                try:
+                    campaign.measure()
+                except (KeyboardInterrupt, SystemExit) as stop:
+                    if campaign.done:
+                        cut_short(finished("Ctrl-C" if isinstance(stop, KeyboardInterrupt) else "SIGTERM"))
+                    raise
+                return finished("the server died" if campaign.gone is not None else None)
 
 
 def _write(result: BenchResult, folder: Path, reporter: Reporter) -> None:
@@ -165,7 +192,14 @@ class _Begun:
         return [*machine_doubts(self.load_1min, self.machine["cores_usable"], stolen), *self._presence.doubts()]
 
 
-def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, folder: Path | None) -> BenchResult:
+def _result(
+    campaign: Campaign,
+    left_out: tuple[LeftOut, ...],
+    begun: _Begun,
+    binary: Binary,
+    folder: Path | None,
+    interrupted: str | None,
+) -> BenchResult:
     models = campaign.models()
     return BenchResult(
         started_at=begun.at,
@@ -173,12 +207,22 @@ def _result(campaign: Campaign, begun: _Begun, binary: Binary, target: Target, f
         revision=revision(Path.cwd()),
         workload=campaign.workload.model_dump(mode="json"),
         tool=Tool(path=str(binary.path), version=binary.version, origin=binary.origin),
-        server=dict(target.facts),
+        server=dict(campaign.run.target.facts),
         machine=begun.machine,
         models=models if folder is not None else tuple(_without_raw(model) for model in models),
-        doubts=(*begun.doubts(), *campaign.doubts()),
+        doubts=(*_unfinished(interrupted), *begun.doubts(), *campaign.doubts()),
+        interrupted=interrupted,
+        baselines=baseline_ratios(models),
+        left_out=left_out,
         folder=folder,
     )
+
+
+def _unfinished(interrupted: str | None) -> list[Doubt]:
+    if interrupted is None:
+        return []
+    message = f"interrupted ({interrupted}): not all that was asked is here, and some of it in fewer rounds"
+    return [Doubt(code="interrupted", message=message)]
 
 
 def _without_raw(run: ModelRun) -> ModelRun:
@@ -214,4 +258,5 @@ def _folder(output: Path | None, started_at: datetime) -> Iterator[Path]:
 
 
 def _unusable(output: Path, reason: str) -> WorkloadError:
-    return WorkloadError([Problem("the output folder cannot be made", where=str(output), got=reason)])
+    what, expected = "the output folder cannot be made", "a folder that can be written to"
+    return WorkloadError([Problem(what, str(output), expected, reason, "name another place: --output DIR")])

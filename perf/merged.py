@@ -177,6 +177,7 @@ def _usage(usages: Sequence[Usage]) -> Usage | None:
         gpu_percent=of("gpu_percent", mean),
         gpu_memory_bytes=int(gpu_memory) if gpu_memory is not None else None,
         gpu_power_w=of("gpu_power_w", mean),
+        gpu_clock_mhz=of("gpu_clock_mhz", mean),
     )
 
 

@@ -38,12 +38,13 @@ _USAGE = {
 
 
 def to_model_analyzer_csv(result: BenchResult) -> str:
-    """One row per measured point.
+    """One row per measured point of a served model: Model Analyzer knows no baselines.
 
     ``Model Config Path`` is the name of the variant; every row ``Satisfies Constraints``, for nothing was searched
     under any. A column of a load or of the machine is there when a point has it.
     """
-    points = [point for point in result.points if point.ok]
+    runs = [run for run in result.models if run.baseline is None]
+    points = [point for run in runs for point in run.points if point.ok]
     loads = [name for name, field in _LOADS.items() if any(getattr(point, field) is not None for point in points)]
     usage = [
         name
@@ -54,7 +55,7 @@ def to_model_analyzer_csv(result: BenchResult) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for run in result.models:
+    for run in runs:
         for point in run.points:
             if point.ok:
                 writer.writerow(_row(run, point, bool(result.machine.get("gpus"))))

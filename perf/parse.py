@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ NS_PER_S = 1_000_000_000
 PERCENTILES = (50, 90, 95, 99)
 _CHUNK_BYTES = 1 << 22
 _TAIL_BYTES = 1 << 16
+_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,26 @@ def strip_tensors(source: Path, target: Path) -> None:
                 tail = (tail + chunk)[-_TAIL_BYTES:]
             _collect(rest, starts, ends, last=True)
     except OSError as exc:
-        raise RawFileError("the profile export cannot be read", where=str(source), got=str(exc)) from exc
+        raise RawFileError(
+            "the profile export cannot be read",
+            where=str(source),
+            expected="the requests of the run, as perf_analyzer wrote them",
+            got=exc.strerror or str(exc),
+            fix="look for a full disk, or for what removes files there; set TMPDIR or --output to another",
+        ) from exc
     closing = re.search(rb'"window_boundaries":\[([\d,]*)\].*\Z', tail, re.DOTALL)
     if closing is None or len(starts) != len(ends):
+        free_bytes = shutil.disk_usage(source.parent).free
+        full = free_bytes < _FULL_BYTES  # perf_analyzer itself does not look whether what it writes arrives
+        got = f"{len(starts)} requests, {len(ends)} responses" + ("" if closing else ", no windows")
         raise RawFileError(
-            "the profile export is not complete",
+            "the profile export is not complete" + (": the disk is full" if full else ""),
             where=str(source),
             expected="as many responses as requests, and the windows at the end",
-            got=f"{len(starts)} requests, {len(ends)} responses" + ("" if closing else ", no windows"),
-            fix="look for a full disk; keep the files with --output DIR",
+            got=f"{got}; {free_bytes / 1e6:,.1f} MB of the disk are free",
+            fix="free space, or set TMPDIR (without --output) or --output to a disk that has it"
+            if full
+            else "measure it again; if it stays, keep the files with --output DIR and look at them",
         )
     requests = [
         {"timestamp": int(start), "response_timestamps": [int(end) for end in responses.split(",") if end]}
@@ -187,7 +200,13 @@ def read_profile(path: Path, responses_each: float | None = None) -> Profile:
             fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",
         ) from exc
     if not len(profile.start_ns) or len(profile.boundaries_ns) < 2:
-        raise RawFileError("the profile export holds no request", where=str(path), fix="--seconds with a larger number")
+        raise RawFileError(
+            "the profile export holds no request",
+            where=str(path),
+            expected="at least one answered request, and the edges of the windows",
+            got=f"{len(profile.start_ns)} requests, {len(profile.boundaries_ns)} edges",
+            fix="--seconds with a larger number",
+        )
     return profile
 
 
@@ -209,6 +228,7 @@ def read_csv(path: Path) -> CsvRow:
             where=str(path),
             expected="one row with Inferences/Second and p50, p90, p95, p99 latency",
             got=f"{type(exc).__name__}: {exc}",
+            fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",
         ) from exc
 
 

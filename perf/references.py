@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from serving.errors import UsageError
 
 SHORTEST = 4
 """Digits of a run's id or of a commit that are enough to ask for it."""
+_FORM = f"a {RESULT} of bench-repo, of the form that this release reads"
+_AGAIN = "name another run, or measure again: bench-repo --output DIR writes one"
 _DIGITS = re.compile(r"[0-9a-f]+\+?")
 
 
@@ -67,7 +70,13 @@ def find_side(text: str, history: History) -> Side:
         UsageError: it means nothing, or several things.
     """
     if not text.partition(":")[0]:
-        raise UsageError("no run is named", where=text, expected="a file, a run of the history or a git revision")
+        raise UsageError(
+            "no run is named",
+            where=repr(text),
+            expected="result.json or its folder, a run's id, or a git revision; with :MODEL behind it for one model",
+            got="no name" if not text else "a model without a run",
+            fix="bench-repo history MODEL lists the runs of a model",
+        )
     base, colon, model = text.rpartition(":")
     if not colon or Path(text).exists():
         base, model = text, ""
@@ -75,7 +84,8 @@ def find_side(text: str, history: History) -> Side:
     side = Side(text, tuple(results), model or None)
     if model and not any(model == run.model for run in side.newest.models):
         names = ", ".join(run.model for run in side.newest.models)
-        raise UsageError("this run has no such model", where=text, expected=names, got=model)
+        close = difflib.get_close_matches(model, names.split(", "), n=1) or names.split(", ")
+        raise UsageError("this run has no such model", where=text, expected=names, got=model, fix=f"{base}:{close[0]}")
     return side
 
 
@@ -89,18 +99,25 @@ def _file(path: Path) -> list[BenchResult]:
     try:
         return [read_result(file)]
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError("this file cannot be read", where=str(file), got=str(exc)) from exc
+        got = str(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror or str(exc)
+        fix = f"give read permission, or name another: chmod u+r {file}" if isinstance(exc, PermissionError) else _AGAIN
+        raise UsageError("this file cannot be read", where=str(file), expected=_FORM, got=got, fix=fix) from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         got = f"{place}: {first['msg']}" if place else str(first["msg"])
-        expected = "a result.json of bench-repo, of the form that this release reads"
-        raise UsageError("not a result of bench-repo", where=str(file), expected=expected, got=got) from exc
+        raise UsageError("not a result of bench-repo", where=str(file), expected=_FORM, got=got, fix=_AGAIN) from exc
 
 
 def _kept(text: str, history: History) -> list[BenchResult]:
     if ("/" in text and commit_of(text) is None) or text.endswith(".json"):
-        raise UsageError("no such file", where=text, expected=f"{RESULT}, or the folder that holds it")
+        raise UsageError(
+            "no such file",
+            where=text,
+            expected=f"{RESULT}, or the folder that holds it",
+            got="nothing of this name",
+            fix="bench-repo --output DIR keeps results in DIR/<time>; without a file name a run's id or a git revision",
+        )
     digits = bool(_DIGITS.fullmatch(text)) and len(text) >= SHORTEST
     runs = history.by_id(text) if digits else []
     commit = commit_of(text.removesuffix("+"))
@@ -127,7 +144,8 @@ def _kept(text: str, history: History) -> list[BenchResult]:
 
 
 def _alike(results: Sequence[BenchResult]) -> list[BenchResult]:
-    """The newest one, and the older ones that were measured as it was."""
+    """The newest one, and the older ones that were measured as it was; interrupted ones only for want of others."""
+    results = [each for each in results if each.interrupted is None] or results[:1]
     newest = results[0]
     return [each for each in results if not differences(newest, each) and not unlike_loads(newest, each)]
 

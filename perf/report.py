@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perf.baselines.ratios import described, in_words
 from perf.columns import markdown_table
 from perf.loads import load_of
 from perf.model_analyzer import FILE, to_model_analyzer_csv
@@ -36,6 +37,7 @@ RESULT, CSV_FILE, MARKDOWN_FILE, HTML_FILE = "result.json", "result.csv", "resul
 
 _CSV_COLUMNS = (
     "model",
+    "baseline",
     "version",
     "concurrency",
     "rate_per_s",
@@ -71,6 +73,7 @@ _CSV_COLUMNS = (
     "gpu_percent",
     "gpu_memory_bytes",
     "gpu_power_w",
+    "gpu_clock_mhz",
     "doubts",
     "error",
 )
@@ -99,7 +102,7 @@ def to_csv(result: BenchResult) -> str:
         if run.error is not None:
             writer.writerow({"model": run.model, "version": run.version, "error": run.error["what"]})
         for point in run.points:
-            writer.writerow(_csv_row(point))
+            writer.writerow(_csv_row(point) | {"baseline": run.baseline.kind if run.baseline is not None else ""})
     return stream.getvalue()
 
 
@@ -108,6 +111,9 @@ def to_markdown(result: BenchResult) -> str:
     lines = ["# Benchmark", "", *(f"- {line}" for line in _facts(result)), ""]
     columns = Columns(result)
     lines += markdown_table(columns.headings, list(columns.rows()), {"model", "doubts"})
+    if beside := in_words(result.baselines):
+        lines += ["", "Beside the baselines (the served model's figure by theirs, 95% interval):", ""]
+        lines += [f"- {line}" for line in beside]
     if footnotes := _footnotes(result):
         lines += ["", "Doubts:", "", *(f"- {line}" for line in footnotes)]
     if failures := list(_failures(result)):
@@ -129,6 +135,7 @@ def to_table(result: BenchResult) -> RenderableType:
         step = row[0].startswith("  ")
         table.add_row(*(Text(cell, style="dim" if step or cell.endswith("?") else "") for cell in row))
     parts: list[RenderableType] = [table, Text()]
+    parts += [Text(line) for line in in_words(result.baselines)]
     for line in _footnotes(result):
         parts.append(Text(line, style="yellow"))
     for line in _failures(result):
@@ -181,7 +188,8 @@ def _facts(result: BenchResult) -> list[str]:
         f"load: {workload['protocol']}, batch size {workload['batch_size']}, "
         f"shared memory {workload['shared_memory']}, {workload['seconds']:g} s per point",
     ]
-    lines += [f"requests for {run.model}: {run.inputs}" for run in result.models if run.inputs]
+    lines += [f"requests for {run.model}: {run.inputs}" for run in result.models if run.inputs and not run.baseline]
+    lines += [f"{run.model}: {described(run.baseline)}" for run in result.models if run.baseline]
     if result.folder is not None:
         lines.append(f"files: {result.folder}")
     return lines
@@ -194,6 +202,8 @@ def _failures(result: BenchResult) -> Iterator[str]:
         for point in run.points:
             if point.error is not None:
                 yield f"{point.model} at {load_of(point)}: {_one_line(point.error)}"
+    for each in result.left_out:
+        yield f"{each.model}@{each.kind}: {_one_line(each.reason)}"
 
 
 def _one_line(error: dict[str, Any]) -> str:

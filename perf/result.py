@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from perf.baselines.data import Baseline, BaselineRatio, LeftOut
+
 SCHEMA: Literal["triton-repo/bench"] = "triton-repo/bench"
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -114,7 +116,7 @@ class Usage(_Data):
 
     Attributes:
         cpu_percent: of all its cores.
-        gpu_percent, gpu_power_w: means over the GPUs that were used.
+        gpu_percent, gpu_power_w, gpu_clock_mhz: means over time and the GPUs that were used.
     """
 
     cpu_percent: float | None = None
@@ -122,6 +124,7 @@ class Usage(_Data):
     gpu_percent: float | None = None
     gpu_memory_bytes: int | None = None
     gpu_power_w: float | None = None
+    gpu_clock_mhz: float | None = None
 
 
 class Round(_Data):
@@ -200,9 +203,11 @@ class ModelRun(_Data):
         error: why the model could not be measured at all.
         config: as the server gave it: what was measured.
         about: what its manifest says, where there is one: ``variant``, ``precision``, ``accuracy``, ``size_bytes``.
+        baseline: set where this is no served model but one beside it; ``model`` is then ``MODEL@KIND``.
     """
 
     model: str
+    baseline: Baseline | None = None
     config: dict[str, Any] = {}
     about: dict[str, Any] = {}
     version: str = ""
@@ -233,6 +238,10 @@ class BenchResult(_Data):
         machine: facts of the machine the client ran on (with ``local`` and ``embedded``, the server's too).
         doubts: those that concern every point.
         id: of this run, for the history; ``revision`` the git commit of the working directory, with ``+`` if changed.
+        interrupted: what ended it before all was measured: ``Ctrl-C``, ``SIGTERM``, ``the server died``; None where it
+            went through. (Added within version 2 of the form: older files lack it.)
+        baselines: how the served models compare with the baselines that were measured beside them.
+        left_out: baselines that there cannot be.
         folder: where the files of this run were kept; not written to the file itself.
     """
 
@@ -248,6 +257,9 @@ class BenchResult(_Data):
     machine: dict[str, Any]
     models: tuple[ModelRun, ...]
     doubts: tuple[Doubt, ...] = ()
+    interrupted: str | None = None
+    baselines: tuple[BaselineRatio, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     folder: Path | None = Field(default=None, exclude=True)
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -260,4 +272,4 @@ class BenchResult(_Data):
     @property
     def ok(self) -> bool:
         """True when everything that was asked was measured."""
-        return bool(self.models) and all(run.ok for run in self.models)
+        return self.interrupted is None and bool(self.models) and all(run.ok for run in self.models)

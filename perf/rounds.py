@@ -7,11 +7,12 @@ does meets all alike, and figures of one round are a pair.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from perf.analyzer import Load
+from perf.baselines.data import Baseline
 from perf.deciding import FOUND_FACTOR
 from perf.interleaved import in_turn
 from perf.levels import Level
@@ -23,24 +24,52 @@ from perf.settling import ratio_widths
 from perf.stability import MINIMUM_BEYOND
 from perf.target import Subject
 from perf.workload import Workload
-from serving.errors import TritonRepoError
+from serving.errors import ServerUnavailableError, TritonRepoError
 
 MOST_ROUNDS = 200
 P99_REQUESTS = MINIMUM_BEYOND * 100
 """What a 99th percentile wants; with ``precision``, rounds go on until it has them."""
 
 
+class Measurer(Protocol):
+    """What measures a model: at the server (:class:`perf.runner.Run`), or without it."""
+
+    def warm_up(self, subject: Subject) -> Load:
+        """Make it ready, and see how fast it is."""
+
+    def measure(self, subject: Subject, load: Load, place_name: str) -> Measured:
+        """Measure it once."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, and what measures it; the others of a round are its rivals.
+
+    Attributes:
+        baseline: what is known of it where it is a baseline, asked once it has been measured.
+    """
+
+    subject: Subject
+    by: Measurer
+    baseline: Callable[[], Baseline] | None = None
+
+
 @dataclass
 class Campaign:
-    """A measurement that is under way; :meth:`models` is what is known so far, at any moment."""
+    """A measurement that is under way; :meth:`models` is what is known so far, at any moment.
+
+    Attributes:
+        gone: the server died on the way.
+    """
 
     run: Run
-    subjects: Sequence[Subject]
+    contenders: Sequence[Contender]
     levels: Sequence[Level]
     runs: dict[str, ModelRun] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
     done: dict[tuple[str, str], list[tuple[int, Measured]]] = field(default_factory=dict)
     failed: dict[tuple[str, str], Point] = field(default_factory=dict)
+    gone: ServerUnavailableError | None = None
 
     @property
     def workload(self) -> Workload:
@@ -49,13 +78,16 @@ class Campaign:
 
     def measure(self) -> None:
         """Warm every model up, then measure in rounds; what goes wrong is kept, and the rest goes on."""
-        for subject in self.subjects:
-            self._warm_up(subject)
+        for contender in self.contenders:
+            self._warm_up(contender)
         fewest = self.workload.rounds or 1
         started_s, number = time.monotonic(), 0
         while True:
             round_s = time.monotonic()
             self._round(number, single=fewest == 1 and not self.workload.adaptive)
+            if self.gone is not None:
+                self._not_measured(fewest)
+                return
             number += 1
             round_s = time.monotonic() - round_s
             if number < fewest and self._left():
@@ -68,7 +100,7 @@ class Campaign:
 
     def models(self) -> tuple[ModelRun, ...]:
         """What each model was asked, and what came of it so far."""
-        return tuple(self._model(subject) for subject in self.subjects if subject.name in self.runs)
+        return tuple(self._model(each) for each in self.contenders if each.subject.name in self.runs)
 
     def doubts(self) -> tuple[Doubt, ...]:
         """Where the precision that was asked for was not reached."""
@@ -83,7 +115,8 @@ class Campaign:
         more = f" within {budget:g} s; a larger --budget, or a quieter machine"
         return (Doubt(code="imprecise", message="; ".join(found) + more),) if found else ()
 
-    def _warm_up(self, subject: Subject) -> None:
+    def _warm_up(self, contender: Contender) -> None:
+        subject = contender.subject
         if subject.error is not None or subject.spec is None or subject.data is None:
             error = subject.error.as_dict() if subject.error is not None else None
             self.run.reporter.warn(f"{subject.name}: {subject.error.what if subject.error else 'nothing to send'}")
@@ -97,26 +130,41 @@ class Campaign:
             about=dict(subject.about),
         )
         try:
-            self.loads[subject.name] = self.run.warm_up(subject)
+            self.loads[subject.name] = contender.by.warm_up(subject)
         except TritonRepoError as error:
             run = run.model_copy(update={"error": error.as_dict()})
         self.runs[subject.name] = run
 
     def _round(self, number: int, *, single: bool) -> None:
         for level in self.levels:
-            for subject in self._in_turn(number):
+            for contender in self._in_turn(number):
+                subject = contender.subject
                 key = (subject.name, level.name)
                 if key in self.failed:
                     continue
                 place = level.name if single else f"{level.name}-round-{number + 1}"
-                one = self.run.measure(subject, level.load(self.loads[subject.name], number), place)
+                one = contender.by.measure(subject, level.load(self.loads[subject.name], number), place)
                 if one.point.ok:
                     self.done.setdefault(key, []).append((number, one))
                 else:
                     self.failed[key] = one.point
+                    self.gone = self.run.target.gone()
+                    if self.gone is not None:  # it would fail with everything else as well, one after the other
+                        return
 
-    def _in_turn(self, number: int) -> list[Subject]:
-        warm = {subject.name: subject for subject in self.subjects if subject.name in self.loads}
+    def _not_measured(self, fewest: int) -> None:
+        """The server is gone: say so of every point that it was to be measured at."""
+        assert self.gone is not None
+        for subject in (contender.subject for contender in self.contenders):
+            for level in self.levels:
+                key = (subject.name, level.name)
+                if subject.name not in self.loads or len(self.done.get(key, ())) >= fewest:
+                    continue
+                load = level.load(self.loads[subject.name], 0)
+                self.failed[key] = self.run.unmeasured(subject, load, self.gone)
+
+    def _in_turn(self, number: int) -> list[Contender]:
+        warm = {each.subject.name: each for each in self.contenders if each.subject.name in self.loads}
         return [warm[name] for name in in_turn(list(warm), number)] if warm else []
 
     def _left(self) -> bool:
@@ -158,8 +206,11 @@ class Campaign:
             if width > reach and (name, level) not in self.failed
         ]
 
-    def _model(self, subject: Subject) -> ModelRun:
+    def _model(self, contender: Contender) -> ModelRun:
+        subject = contender.subject
         run = self.runs[subject.name]
+        if contender.baseline is not None:
+            run = run.model_copy(update={"baseline": contender.baseline()})
         points: list[Point] = []
         error: dict[str, Any] | None = run.error
         for level in self.levels:

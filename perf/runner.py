@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
 from perf.answers import References, references
 from perf.binary import Binary
+from perf.borders import Borders
 from perf.errors import AnalyzerError
 from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
+from perf.nvml import Gpus
 from perf.parse import passes_of
 from perf.points import Measured, doubts_of, measured, with_server
 from perf.result import Doubt, Point
@@ -49,6 +51,7 @@ class Run:
         folder: where each point's files go, below ``raw``.
         check: whether answers under load are compared with those without.
         right: by model, the answers without load.
+        gpus: of this machine, where they can be read.
         sample_bytes: by model, bytes of text that the tensors of one sample would take in an export.
     """
 
@@ -58,6 +61,7 @@ class Run:
     folder: Path
     reporter: Reporter
     check: bool = False
+    gpus: Gpus | None = None
     sample_bytes: dict[str, float] = field(default_factory=dict)
     right: dict[str, References | None] = field(default_factory=dict)
 
@@ -101,7 +105,7 @@ class Run:
             step.done("warm", f"{rate(seen.inferences_per_s)} inferences/s")
         # A window must hold some answers of each of the requests under way.
         window_s = max(seconds / WINDOWS, 2 * seen.mean_us / 1e6)
-        if self.check:
+        if self.check and subject.name not in self.right:
             self.right[subject.name] = references(self.target.client, subject.spec, subject.data)
         self.sample_bytes[subject.name] = export_bytes(subject.spec, subject.data)
         load = replace(load, window_s=window_s, windows=WINDOWS)
@@ -115,13 +119,14 @@ class Run:
         self,
         load: Load,
         place: Path,
-        at_start: Callable[[], None] = lambda: None,
+        at_start: Callable[[Load], None] = lambda load: None,
         at_end: Callable[[], None] = lambda: None,
     ) -> Output:
         """Run perf_analyzer, with longer windows where one passed without an answer."""
         while True:
+            start = partial(at_start, load)
             try:
-                return analyze(self.binary, load, place, timeout_s=_timeout_s(load), at_start=at_start, at_end=at_end)
+                return analyze(self.binary, load, place, timeout_s=timeout_s(load), at_start=start, at_end=at_end)
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise
@@ -144,30 +149,26 @@ class Run:
         schedule = load.schedule
         if schedule is not None:
             load = replace(load, export=self._exports(load, len(schedule.due_us) * load.batch_size))
-        point = Point(
-            model=subject.name,
-            version=subject.spec.version,
-            concurrency=load.concurrency,
-            batch_size=load.batch_size,
-            rate_per_s=schedule.rate_per_s if schedule is not None else None,
-            distribution=schedule.distribution if schedule is not None else None,
-            raw=str(place.relative_to(self.folder)),
-        )
+        point = _point_of(subject, load).model_copy(update={"raw": str(place.relative_to(self.folder))})
         with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
-            after: dict[str, Mapping[str, Any]] = {}
-            meter = Meter(local=self.target.local, url=self.target.metrics_url)
+            meter = Meter(local=self.target.local, url=self.target.metrics_url, gpus=self.gpus)
+            borders = Borders(lambda: self.target.statistics(watched))
+
+            def at_start(load: Load) -> None:
+                meter.begin()
+                borders.begin(load)
 
             def at_end() -> None:
                 meter.end()
-                after.update(self.target.statistics(watched))
+                borders.end()
 
             try:
                 place.mkdir()
                 if schedule is not None:
                     schedule.write(place / INTERVALS)
-                before = self.target.statistics(watched)
-                with meter:
-                    output = self._analyze(load, place, meter.begin, at_end)
+                with meter, borders:
+                    output = self._analyze(load, place, at_start, at_end)
+                    borders.end()  # where it was gone before its last window was seen
                 done = measured(point, load, output, self.right.get(subject.name))
             except TritonRepoError as error:
                 step.done("failed", error.what)
@@ -176,12 +177,16 @@ class Run:
                 failed = unwritable(exc, place)
                 step.done("failed", failed.what)
                 return Measured(point.model_copy(update={"error": failed.as_dict()}))
-            done = replace(done, point=with_server(done.point, before, after))
-            doubts = tuple(doubts_of(done, output, self.workload.stability_percentage))
+            done = replace(done, point=with_server(done.point, *borders.between(done.span)))
+            doubts = tuple(doubts_of(done, output.stdout + output.stderr, self.workload.stability_percentage))
             doubts += tuple(self._usage_doubts(meter, output, done.point))
             done = replace(done, point=done.point.model_copy(update={"doubts": doubts, "usage": meter.usage}))
-            step.done("measured", _summary(done.point))
+            step.done("measured", summary(done.point))
         return done
+
+    def unmeasured(self, subject: Subject, load: Load, error: TritonRepoError) -> Point:
+        """A point that cannot be measured any more."""
+        return _point_of(subject, load).model_copy(update={"error": error.as_dict()})
 
     def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
         cores = len(os.sched_getaffinity(0))
@@ -193,13 +198,27 @@ class Run:
         return self.folder / "raw" / safe_name(subject.name)
 
 
-def _summary(point: Point) -> str:
+def _point_of(subject: Subject, load: Load) -> Point:
+    assert subject.spec is not None
+    schedule = load.schedule
+    return Point(
+        model=subject.name,
+        version=subject.spec.version,
+        concurrency=load.concurrency,
+        batch_size=load.batch_size,
+        rate_per_s=schedule.rate_per_s if schedule is not None else None,
+        distribution=schedule.distribution if schedule is not None else None,
+    )
+
+
+def summary(point: Point) -> str:
+    """A measured point in a line."""
     assert point.latency is not None and point.inferences_per_s is not None
     mark = "  (see doubts)" if point.doubts else ""
     return f"{rate(point.inferences_per_s)} inferences/s, p99 {milliseconds(point.latency.p99_us)} ms{mark}"
 
 
-def _timeout_s(load: Load) -> float:
+def timeout_s(load: Load) -> float:
     """Generous: for what hangs, not for what is slow. An overloaded server may take some time to empty its queue."""
     if load.schedule is not None:
         return 60.0 + 10.0 * load.schedule.seconds

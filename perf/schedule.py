@@ -80,6 +80,7 @@ class Schedule:
         if len(sent_ns) != len(self.due_us):
             raise RawFileError(
                 "the profile export does not hold every request of the schedule",
+                where="the requests of perf_analyzer's --profile-export-file",
                 expected=f"{len(self.due_us)} requests",
                 got=str(len(sent_ns)),
                 fix="this perf_analyzer may be too old or too new: set PERF_ANALYZER to another, or unset it",
@@ -146,20 +147,19 @@ def read_intervals(path: Path) -> NDArray[np.int64]:
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise WorkloadError(
-            [Problem("the intervals cannot be read", where=str(path), expected=expected, got=reason)]
+            [Problem("the intervals cannot be read", str(path), expected, reason, "name a file that can be read")]
         ) from exc
     for number, line in enumerate(lines, 1):
         if not (line.isdigit() and line.isascii() and int(line) < 3600 * US_PER_S):
-            raise WorkloadError(
-                [Problem("not an interval", where=f"{path}:{number}", expected=f"{expected}, below an hour", got=line)]
-            )
+            wanted, fix = f"{expected}, below an hour", "mend this line, or take it away"
+            raise WorkloadError([Problem("not an interval", f"{path}:{number}", wanted, line, fix)])
     intervals = np.array([int(line) for line in lines], dtype=np.int64)
     if not intervals.sum():
         got = "all of them are zero" if len(intervals) else "an empty file"
-        raise WorkloadError([Problem("no intervals", where=str(path), expected=expected, got=got)])
+        fix = "one number a line, for instance 20000 for 50 requests a second"
+        raise WorkloadError([Problem("no intervals", str(path), expected, got, fix)])
     if (mean := float(intervals.mean())) < SHORTEST_US:
         got = f"{mean:.3g} us on average"
-        raise WorkloadError(
-            [Problem("requests too close together", where=str(path), expected=f"{SHORTEST_US:g} us or more", got=got)]
-        )
+        wanted, fix = f"{SHORTEST_US:g} us or more", "write microseconds (not milliseconds or seconds)"
+        raise WorkloadError([Problem("requests too close together", str(path), wanted, got, fix)])
     return intervals

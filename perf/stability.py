@@ -19,6 +19,7 @@ MEANINGS = {
     "wrong_answers": "answers were not the right ones: the figures are of a server that does something else",
     "client_saturated": "perf_analyzer was short of processor time: the server can do more than this",
     "throttled": "processors were slowed down by heat, or by the limit of a container",
+    "clock_throttled": "a GPU ran below its clock: heat or a power limit, not the model, set its speed",
     "queue_growing": "the server answers slower than requests come: the latencies only say how long it was measured",
     "slow_start": "the first requests took much longer than the rest: they are in the percentiles",
     "cache_hits": "answers came from the response cache; the requests repeat, real ones may not",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from perf.about import about_model
 from perf.errors import AnalyzerError, WorkloadError
+from perf.failures import in_words
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
 from perf.parse import newest
 from perf.usage import metrics
 from perf.workload import Workload
 from serving.errors import ModelLoadError, Problem, ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
+from serving.server_log import is_alarming, tail
 
 if TYPE_CHECKING:
-    from serving import Client
+    from serving import Client, Server
 
 READY = "READY"
 METRICS_PORT = 8002
@@ -34,6 +36,8 @@ class Target:
         facts: what is written into the result about it.
         metrics_url: of its metrics, None where there are none.
         local: it runs on this machine.
+        ended: how the server that was started here has ended, in words; empty while it runs.
+        python: the interpreter of its backends, where it is an embedded server; ``env``: what they are given.
     """
 
     client: Client
@@ -41,6 +45,25 @@ class Target:
     facts: Mapping[str, str]
     metrics_url: str | None = None
     local: bool = True
+    python: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    ended: Callable[[], str] = lambda: ""
+
+    def gone(self) -> ServerUnavailableError | None:
+        """What to say where the server is no more: nothing else can be measured then. None while it answers."""
+        how = self.ended()
+        if not how and self.client.is_live():
+            return None
+        killed = "SIGKILL" in how
+        return ServerUnavailableError(
+            "the server died while it was measured",
+            where=self.facts["url"],
+            expected="a server that runs until all is measured",
+            got=how or "it does not answer any more",
+            fix="SIGKILL is mostly the kernel for want of memory: measure fewer models at once, or smaller batches"
+            if killed
+            else "see its log; what was measured before is kept",
+        )
 
     def statistics(self, models: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Each model's statistics (of its newest version) at one moment; models that have none are left out."""
@@ -101,7 +124,24 @@ def open_target(workload: Workload, *, reporter: Reporter = SILENT) -> Iterator[
         address = server.http_url if workload.protocol == "http" else server.grpc_url
         with Client(f"{workload.protocol}://{address}") as client:
             facts = {"kind": runtime.kind, "url": address, "runtime": runtime.describe(), "version": runtime.version}
-            yield Target(client, address, facts, server.metrics_url)
+            yield Target(
+                client,
+                address,
+                facts,
+                server.metrics_url,
+                python=runtime.python,
+                env=runtime.env,
+                ended=lambda: how_it_ended(server),
+            )
+
+
+def how_it_ended(server: Server) -> str:
+    """How a server has ended, with the last warnings and errors that it wrote; empty while it runs."""
+    status = server.poll()
+    if status is None:
+        return ""
+    said = [line for line in tail(server.log(), 20).splitlines() if is_alarming(line)][-5:]
+    return "\n".join([in_words(status) + ("; its log:" if said else ", and nothing in its log says why"), *said])
 
 
 def _metrics_url(workload: Workload) -> str | None:
@@ -173,7 +213,13 @@ def subjects(target: Target, workload: Workload) -> list[Subject]:
         names = sorted({spec.name for subject in found if subject.spec for spec in subject.spec.inputs})
         raise WorkloadError(
             [
-                Problem(f"no model has an input {name}", where=f"shapes.{name}", expected=", ".join(names), got=name)
+                Problem(
+                    f"no model has an input {name}",
+                    where=f"shapes.{name}",
+                    expected=", ".join(names),
+                    got=name,
+                    fix="give a shape of one of these, or none",
+                )
                 for name in sorted(unused)
             ]
         )
@@ -195,7 +241,11 @@ def _subject(target: Target, workload: Workload, name: str, entry: Mapping[str, 
     state = str(entry.get("state") or "UNAVAILABLE")
     if state != READY:
         reason = str(entry.get("reason") or state)
-        return Subject(name, error=ModelLoadError("the model is not ready", where=name, expected=READY, got=reason))
+        fix = (
+            "mend it (check-repo looks for reasons, serve-repo shows the server's log), or leave it out: --model OTHER"
+        )
+        unready = ModelLoadError("the model is not ready", where=name, expected=READY, got=reason, fix=fix)
+        return Subject(name, error=unready)
     config = target.client.config(name)
     statistics = target.statistics([name]).get(name)
     spec = model_spec(config, str(statistics["version"]) if statistics is not None else "")

@@ -1,7 +1,7 @@
 """What the server's machine does during a measurement: processors, memory, GPUs; and what slowed it down.
 
-A server on this machine is seen in /proc, over exactly the measured time; of any server Triton's metrics endpoint tells
-the rest (its figures are of the last two seconds, so they are read all along).
+A server on this machine is seen in /proc, over exactly the measured time, and its GPUs by NVML; of any server Triton's
+metrics endpoint tells the rest (its figures are of the last two seconds, so they are read all along).
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import re
 import threading
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from perf.nvml import Gpus, Look, slowdowns
 from perf.result import Doubt, Usage
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 INTERVAL_S = 1.0
+LOOKS = 4
+"""At the GPUs, in each interval."""
+
 _TIMEOUT_S = 2.0
 _SAMPLE = re.compile(r"^(nv_[cg]pu_\w+)(?:\{([^}]*)\})? ([-+\d.eE]+)$", re.MULTILINE)
 _MOST_BYTES = 1 << 22
@@ -85,10 +85,12 @@ class Meter:
     Args:
         local: the server is on this machine.
         url: of the metrics endpoint, None without one.
+        gpus: of this machine, where NVML shows any.
     """
 
-    def __init__(self, *, local: bool, url: str | None) -> None:
-        self._local, self._url = local, url
+    def __init__(self, *, local: bool, url: str | None, gpus: Gpus | None = None) -> None:
+        self._local, self._url, self._gpus = local, url, gpus if local else None
+        self._looks: list[Look] = []
         self._samples: list[dict[str, list[float]]] = []
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
@@ -108,7 +110,7 @@ class Meter:
     def begin(self) -> None:
         """The load begins."""
         self._before = ticks()
-        if self._url is not None and self._thread is None:
+        if (self._url is not None or self._gpus is not None) and self._thread is None:
             self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
             self._thread.start()
 
@@ -118,8 +120,13 @@ class Meter:
         self._after = ticks()
 
     def _sample(self) -> None:
-        assert self._url is not None
-        while not self._done.wait(INTERVAL_S):
+        turn = 0
+        while not self._done.wait(INTERVAL_S / LOOKS):
+            turn += 1
+            if self._gpus is not None:
+                self._looks += self._gpus.look()
+            if self._url is None or turn % LOOKS:
+                continue
             found = metrics(self._url)
             if found is not None and not self._done.is_set():
                 self._samples.append(found)
@@ -130,17 +137,27 @@ class Meter:
         if self._before is None or self._after is None:
             return None
         memory = _memory_bytes() if self._local else self._highest("nv_cpu_memory_used_bytes")
-        power, gpu = self._mean("nv_gpu_power_usage"), self._mean("nv_gpu_utilization")
+        power, gpu = self._mean("nv_gpu_power_usage"), _percent(self._mean("nv_gpu_utilization"))
         gpu_memory = self._highest("nv_gpu_memory_used_bytes")
+        clock = None
+        if looks := self.looks:
+            power, gpu = _mean_of(looks, "power_w"), _mean_of(looks, "percent")
+            gpu_memory, clock = _most_memory(looks), _mean_of(looks, "clock_mhz")
         cpu = self.cpu_percent if self._local else _percent(self._mean("nv_cpu_utilization"))
         usage = Usage(
             cpu_percent=cpu,
             memory_bytes=int(memory) if memory is not None else None,
-            gpu_percent=_percent(gpu),
+            gpu_percent=gpu,
             gpu_memory_bytes=int(gpu_memory) if gpu_memory is not None else None,
             gpu_power_w=power,
+            gpu_clock_mhz=clock,
         )
         return usage if usage != Usage() else None
+
+    @property
+    def looks(self) -> Sequence[Look]:
+        """At the GPUs of this machine meanwhile."""
+        return tuple(self._looks)
 
     @property
     def cpu_percent(self) -> float | None:
@@ -182,6 +199,7 @@ def usage_doubts(
         Doubt(code="throttled", message=f"{reason}: {count} times during this point")
         for reason, count in meter.throttled().items()
     ]
+    doubts += slowdowns(meter.looks)
     cpu = meter.cpu_percent
     share = client_s / (duration_s * cores) if client_s is not None and duration_s > 0 and cores else 0.0
     if cpu is not None and cpu >= FULL_PERCENT and not local:
@@ -210,6 +228,20 @@ def _memory_bytes() -> int | None:
     if len(values) < 2:
         return None
     return (int(values["MemTotal"]) - int(values["MemAvailable"])) * 1024
+
+
+def _mean_of(looks: Sequence[Look], name: str) -> float | None:
+    values = [value for look in looks if (value := getattr(look, name)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def _most_memory(looks: Sequence[Look]) -> int | None:
+    """The highest of each GPU, all of them together."""
+    highest: dict[int, int] = {}
+    for look in looks:
+        if look.memory_bytes is not None:
+            highest[look.number] = max(highest.get(look.number, 0), look.memory_bytes)
+    return sum(highest.values()) if highest else None
 
 
 def _percent(share: float | None) -> float | None:

@@ -14,13 +14,13 @@ rounds: 10                        # each model in turn, so often
 difference: 5                     # percent: more rounds until one so large between the models would be found, or
 precision: 5                      # percent: until each figure is known so well, or
 budget: 300                       # seconds are over
+baselines: [onnxruntime]          # measured beside each model: onnxruntime, pytorch, fastapi
 shapes: {ids: [16]}               # for inputs with a dynamic dimension, without the batch dimension
 ```
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +28,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from perf.baselines.data import BaselineKind
 from perf.document import Document, KeyPath, spell
 from perf.errors import WorkloadError
+from perf.workload_problems import problem_of
 from serving.errors import Problem
 
 Positive = Annotated[int, Field(ge=1)]
@@ -40,7 +42,8 @@ ALONE_S = 6.0
 MOST_REQUESTS = 5_000_000
 """Of one run at a rate: perf_analyzer holds them all in memory."""
 
-_FLAGS = {"models": "model", "shapes": "shape"}  # the flags that may be given several times are in the singular
+# The flags that may be given several times are in the singular.
+_FLAGS = {"models": "model", "shapes": "shape", "baselines": "baseline"}
 _URL = re.compile(r"(?:(https?|grpcs?)://)?(\[[^\]]+\]|[^\s/:\[\]]+):(\d{1,5})/?")
 
 
@@ -72,6 +75,8 @@ class Workload(BaseModel):
         stability_percentage: by how much the windows may differ before the point is called unstable.
         sequence_length: requests in each sequence of a stateful model; by default as many as there are different ones.
         shapes: of inputs with dynamic dimensions, by input name, without the batch dimension; wins over golden data.
+        baselines: the same without this server, measured beside each model of a repository.
+        spec: the ``models.yaml`` of the eager module, where it is not found from the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=False)
@@ -96,6 +101,8 @@ class Workload(BaseModel):
     stability_percentage: Annotated[float, Field(gt=0, le=1000)] = 15.0
     sequence_length: Positive | None = None
     shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    baselines: tuple[BaselineKind, ...] = ()
+    spec: Path | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -103,9 +110,11 @@ class Workload(BaseModel):
         if not isinstance(data, Mapping):
             return data
         filled = dict(data)
-        for name in ("models", "concurrency", "rate"):  # one name, or one number, needs no list
+        for name in ("models", "concurrency", "rate", "baselines"):  # one name, or one number, needs no list
             if isinstance(filled.get(name), (str, int, float)) and not isinstance(filled[name], bool):
                 filled[name] = (filled[name],)
+        if filled.get("baselines") in (True, ("all",), ["all"]):
+            filled["baselines"] = get_args(BaselineKind)
         if filled.get("rate") or filled.get("intervals") is not None:
             filled.setdefault("concurrency", ())
         url = filled.get("url")
@@ -113,7 +122,7 @@ class Workload(BaseModel):
             filled.setdefault("protocol", match[1].removesuffix("s"))
         return filled
 
-    @field_validator("models", "concurrency", "rate")
+    @field_validator("models", "concurrency", "rate", "baselines")
     @classmethod
     def _each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(values))
@@ -152,7 +161,7 @@ def load_workload(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     document = Document(path) if path is not None else None
     data = dict(document.data) if document is not None else {}
-    for name in ("repository", "intervals", "ca_file"):
+    for name in ("repository", "intervals", "ca_file", "spec"):
         if document is not None and isinstance(data.get(name), str) and path is not None:
             data[name] = path.parent / data[name]
     data |= given
@@ -171,7 +180,7 @@ def load_workload(
     try:
         workload = Workload.model_validate(data)
     except ValidationError as exc:
-        problems += [_problem(error, where) for error in exc.errors()]
+        problems += [problem_of(error, where, Workload.model_fields) for error in exc.errors()]
     problems += _checks(data, where)
     if problems or workload is None:
         raise WorkloadError(problems)
@@ -206,7 +215,7 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
                 fix="build one with build-repo, or name another with --repository",
             )
         )
-    problems += _load_checks(data, where)
+    problems += _load_checks(data, where) + _baseline_checks(data, where)
     if data.get("shared_memory") == "cuda" and not any(Path("/dev").glob("nvidia[0-9]*")):
         problems.append(
             Problem(
@@ -281,54 +290,27 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     return problems
 
 
+def _baseline_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
+    """Baselines run a repository's own files, on the machine whose server is measured."""
+    problems = []
+    if data.get("baselines") and data.get("url") is not None:
+        problems.append(
+            Problem(
+                "baselines of a server that runs elsewhere",
+                where=where(("baselines",)),
+                expected="a repository that bench-repo serves itself: the same files, threads and machine",
+                got=f"url {data['url']}",
+                fix="--repository DIR without --url",
+            )
+        )
+    spec = data.get("spec")
+    if isinstance(spec, (str, Path)) and not Path(spec).is_file():
+        problems.append(Problem("no such file", where=where(("spec",)), expected="a models.yaml", got=str(spec)))
+    return problems
+
+
 def _number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-_KINDS = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "string_type": "a string",
-    "dict_type": "a mapping (name: value)",
-    "tuple_type": "a list",
-    "path_type": "a path",
-    "model_type": "a mapping (key: value)",
-}
-
-
-def _problem(error: Any, where: Any) -> Problem:
-    """One of pydantic's errors in our words."""
-    loc: KeyPath = tuple(part for part in error["loc"] if part != "[key]")
-    name, kind, got = str(loc[0]) if loc else "the workload", error["type"], repr(error.get("input"))
-    context = error.get("ctx", {})
-    if kind == "extra_forbidden":
-        allowed = list(Workload.model_fields)
-        close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-        fix = f"did you mean {close[0]}?" if close else "remove it"
-        return Problem(f"unknown key {name}", where=where(loc), expected=", ".join(allowed), fix=fix)
-    if kind == "literal_error":
-        allowed_values = get_args(Workload.model_fields[name].annotation)
-        close = difflib.get_close_matches(str(error.get("input")), allowed_values, n=1)
-        fix = f"did you mean {close[0]}?" if close else ""
-        return Problem(
-            f"{name} has no such value", where=where(loc), expected=" or ".join(allowed_values), got=got, fix=fix
-        )
-    bounds = {
-        "greater_than_equal": ("ge", "at least"),
-        "less_than_equal": ("le", "at most"),
-        "greater_than": ("gt", "more than"),
-    }
-    if kind in bounds:
-        key, words = bounds[kind]
-        return Problem(f"{name} is out of range", where=where(loc), expected=f"{words} {context[key]}", got=got)
-    if kind == "too_short":
-        return Problem(f"{name} is empty", where=where(loc), expected="at least one value", got=got)
-    if kind in _KINDS:
-        return Problem(f"{name} is of the wrong type", where=where(loc), expected=_KINDS[kind], got=got)
-    return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)

@@ -26,7 +26,7 @@ class Step(Protocol):
     """One piece of work that is under way."""
 
     def update(self, detail: str) -> None:
-        """Say what is being done just now (shown on a terminal only)."""
+        """Say what is being done just now (shown on a terminal only); further lines stand below the step's."""
 
     def done(self, status: str = "done", detail: str = "") -> None:
         """Say how it ended (``built``, ``cached``, ``failed``, ...); the step still ends with its ``with`` block."""
@@ -215,6 +215,8 @@ class Progress:
             line = Text(no_wrap=True, overflow="ellipsis")
             line.append("  " * depth + step.title, style="bold")
             line.append(f"  {step.elapsed_s:.1f} s", style="cyan")
-            line.append(f"  {step.detail}" if step.detail else "", style="dim")
+            first, *below = step.detail.split("\n")
+            line.append(f"  {first}" if first else "", style="dim")
             lines.append(line)
+            lines += [Text("  " * (depth + 1) + text, no_wrap=True, overflow="ellipsis") for text in below]
         return Group(*lines)

@@ -15,7 +15,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Run elsewhere: CI itself runs make test and make demo-short; tests/compose/run.sh runs what needs containers.
 ELSEWHERE = ("make ", "docker ", "podman", "pip install", "git ", "sudo ", "apt")
-LONG = ("updating.md", "benchmarking.md", "tuning.md", "serving.md")  # make big-test runs these
+LONG = ("updating.md", "benchmarking.md", "comparing.md", "tuning.md", "serving.md")  # make big-test runs these
+COMMITS = ("comparing.md",)  # are run in a git repository of their own, and change nothing but that
+AUTHOR = {f"GIT_{who}_{what}": "docs@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 BIN = Path(sys.executable).parent
 
 
@@ -35,7 +37,8 @@ def _commands(page):
 def _runnable(page):
     if page.name in ("containers.md", "checking.md"):  # run block by block: tests/compose/run.sh, check/test_guide.py
         return []
-    return [command for command in _commands(page) if not command.startswith(ELSEWHERE)]
+    commits = "git commit " if page.name in COMMITS else "-"
+    return [each for each in _commands(page) if each.startswith(commits) or not each.startswith(ELSEWHERE)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -55,13 +58,23 @@ def workplace(tmp_path):
 
 def _folder_for(page, workplace):
     """Where a page's commands are run: a page that shows a models.yaml describes that model's own folder."""
+    if page.name in COMMITS:
+        _git_repository(workplace)
     for block in _blocks(page, "yaml"):
+        if name := re.match(r"# ((?:gate|nightly)\.yaml)\n", block):
+            (workplace / name[1]).write_text(block)
         if block.startswith("# models.yaml"):
             folder = workplace / "mine"
             shutil.copytree(workplace / "examples" / "digits", folder)
             (folder / "models.yaml").write_text(block)
             return folder
     return workplace
+
+
+def _git_repository(folder):
+    """With the examples in it, in a commit: pages speak of revisions."""
+    for command in (["init", "--quiet"], ["add", "examples"], ["commit", "--quiet", "--message", "examples"]):
+        subprocess.run(["git", *command], cwd=folder, env={**os.environ, **AUTHOR}, check=True)
 
 
 def _serve(command, folder, env):
@@ -94,7 +107,7 @@ def _serve(command, folder, env):
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_command_of_a_page_runs(page, workplace):
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", **AUTHOR}
     folder = _folder_for(page, workplace)
     servers = []
     try:

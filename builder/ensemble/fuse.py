@@ -116,7 +116,13 @@ def _read(part: Part) -> Any:
     try:
         model = onnx.load(str(part.path), load_external_data=False)
     except (DecodeError, OSError) as exc:
-        raise EnsembleError(f"step {part.name} is no readable ONNX file", where=str(part.path), got=str(exc)) from exc
+        raise EnsembleError(
+            f"step {part.name} is no readable ONNX file",
+            where=str(part.path),
+            expected="the ONNX file that the step was published with",
+            got=" ".join(str(exc).split())[:600],
+            fix=f"build the step again: build-repo --only {part.name}, or do not fuse: `fuse: false`",
+        ) from exc
     for kind, wired, values in (
         ("input", part.inputs, model.graph.input),
         ("output", part.outputs, model.graph.output),

@@ -82,7 +82,7 @@ def throughput_against_latency(result: BenchResult) -> Figure | None:
                     drawing.line(at[0], y(interval[0] / 1000), at[0], y(interval[1] / 1000), f"whisker {kind}")
                 level = point.rate_per_s or point.concurrency
                 if level is not None:
-                    drawing.text(at[0] + 8, at[1] + 14, SPELL[0](level), "start")
+                    drawing.text(at[0] + 8, at[1] + 14, SPELL[0](level), "start", "level")
                 speed = f"{rate(point.inferences_per_s or 0)}/s, p99 {milliseconds(_p99(point))} ms"
                 drawing.marker(*at, series[model], hint=f"{model}, {load_of(point)}: {speed}")
 
@@ -176,8 +176,9 @@ def pareto_front(result: BenchResult) -> Figure | None:
 
     def draw(drawing: Drawing) -> None:
         xs, ys = [each.latency_us / 1000 for each in shown], [height(each) for each in shown]
-        x = scale_of(xs, MARGIN_LEFT, drawing.width - MARGIN_RIGHT, log=wide_spread(xs))
-        y = scale_of(ys, drawing.height - MARGIN_BOTTOM, MARGIN_TOP + 10, zero=not by_accuracy)
+        # Marks are up to 34 pixels high: none is to stand on the axis, or beyond the edge.
+        x = scale_of(xs, MARGIN_LEFT, drawing.width - MARGIN_RIGHT, log=wide_spread(xs), share=0.12)
+        y = scale_of(ys, drawing.height - MARGIN_BOTTOM, MARGIN_TOP, zero=not by_accuracy, share=0.12)
         drawing.axes(x, y, (f"p50, ms, at {load}", label), SPELL)
         for each in sorted(shown, key=lambda each: -(each.size_bytes or 0)):
             size = 5 + 9 * ((each.size_bytes or 0) / largest) ** 0.5
@@ -185,6 +186,11 @@ def pareto_front(result: BenchResult) -> Figure | None:
             hint = f"{each.model}: {milliseconds(each.latency_us)} ms, {label} {height(each):g}"
             at = (x(each.latency_us / 1000), y(height(each)))
             drawing.marker(*at, series[each.model], hollow=not on_front, size=size, hint=hint)
+        if drawing.width == WIDE[0]:
+            for each in shown:
+                at, beside = (x(each.latency_us / 1000), y(height(each))), 26
+                right = at[0] < drawing.width / 2
+                drawing.text(at[0] + (beside if right else -beside), at[1] + 4, each.model, "start" if right else "end")
 
     rows = tuple(
         (

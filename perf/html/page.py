@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from perf.baselines.ratios import described
 from perf.history_text import ID_LENGTH, short_revision
+from perf.html.beside import beside_table
 from perf.html.breakdown import breakdown
 from perf.html.charts import latency_histogram, pareto_front, throughput_against_latency
 from perf.html.parts import Cell, Table, number, ranged, text, time
+from perf.html.template import rendered
 from perf.loads import load_of
 from perf.machines import GIB, facts_that_count
 from perf.result import BenchResult, Point
@@ -25,31 +27,21 @@ TEMPLATE = "bench_report.html.j2"
 
 def to_html(result: BenchResult) -> str:
     """One page with everything: nothing is fetched, nothing lies beside it."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(
-            lambda file: importlib.resources.files("templates").joinpath(file).read_text(encoding="utf-8")
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charts = (throughput_against_latency, pareto_front, latency_histogram, breakdown)
-    return environment.get_template(TEMPLATE).render(
-        title=_title(result),
+    return rendered(
+        TEMPLATE,
+        heading=f"Benchmark of {_title(result)}",
         facts=list(_facts(result)),
         warnings=list(_warnings(result)),
         failures=list(_failures(result)),
         results=results_table(result),
+        beside=beside_table(result),
+        baselines=[f"{run.model}: {described(run.baseline)}" for run in result.models if run.baseline is not None],
         figures=[figure for chart in charts if (figure := chart(result)) is not None],
         configuration=configuration_table(result),
         configurations=[(run.model, json.dumps(run.config, indent=2)) for run in result.models if run.config],
         machine=list(_machine(result)),
-        commands=[
-            (f"{point.model}, {load_of(point)}", shlex.join(point.command)) for point in result.points if point.command
-        ],
+        commands=list(commands_of(result)),
         workload=json.dumps(result.workload, indent=2, default=str),
     )
 
@@ -87,9 +79,12 @@ def _failures(result: BenchResult) -> Iterator[tuple[str, str]]:
         for point in run.points:
             if point.error is not None:
                 yield f"{point.model}, {load_of(point)}", _error(point.error)
+    for each in result.left_out:
+        yield f"{each.model}@{each.kind}", _error(each.reason)
 
 
-def _commands(result: BenchResult) -> Iterator[tuple[str, str]]:
+def commands_of(result: BenchResult) -> Iterator[tuple[str, str]]:
+    """What perf_analyzer was run with for each point."""
     for point in result.points:
         if point.command:
             yield f"{point.model}, {load_of(point)}", shlex.join(point.command)
@@ -155,7 +150,7 @@ def configuration_table(result: BenchResult) -> Table | None:
 
     Fields whose value is the same in all are left out; with one model all of its fields are there.
     """
-    flat = {run.model: dict(_flat(run.config)) for run in result.models if run.config}
+    flat = {run.model: dict(flat_fields(run.config)) for run in result.models if run.config}
     if not flat:
         return None
     keys = sorted({key for fields in flat.values() for key in fields})
@@ -168,16 +163,16 @@ def configuration_table(result: BenchResult) -> Table | None:
     return Table(caption, ("field", *flat), rows)
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def flat_fields(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """``dynamic_batching.max_queue_delay_microseconds``, ``instance_group[0].count``; what is empty is left out."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+            yield from flat_fields(inner, f"{path}.{key}" if path else str(key))
         if not value and path:
             yield path, "{}"
     elif isinstance(value, (list, tuple)) and any(isinstance(inner, (Mapping, list)) for inner in value):
         for index, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{index}]")
+            yield from flat_fields(inner, f"{path}[{index}]")
     elif value not in (None, "", [], ()) and path != "name":
         yield path, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 

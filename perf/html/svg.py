@@ -52,16 +52,19 @@ class Scale:
         return [value for value in found if self.low * 0.9999 <= value <= self.high * 1.0001]
 
 
-def scale_of(values: Sequence[float], start: float, end: float, *, zero: bool = True, log: bool = False) -> Scale:
+def scale_of(
+    values: Sequence[float], start: float, end: float, *, zero: bool = True, log: bool = False, share: float = 0.06
+) -> Scale:
     """A scale with a little room around all values.
 
     Args:
         zero: begin at zero (not with ``log``).
+        share: of the values' range that is left free beyond them.
     """
     low, high = min(values), max(values)
     if log:
         return Scale(low / 1.15, high * 1.15, start, end, log=True)
-    room = (high - (0 if zero else low)) * 0.06 or abs(high) * 0.1 or 1.0
+    room = (high - (0 if zero else low)) * share or abs(high) * 0.1 or 1.0
     return Scale(0.0 if zero else low - room, high + room, start, end)
 
 

@@ -156,7 +156,13 @@ def measure_curve(
                 rests.append(max(0.0, float(np.median(latencies)) - found[batch, busy][-1]))
     timings = tuple(Timing(b, k, min(times), counts[b, k]) for (b, k), times in found.items() if times)
     if not timings:
-        raise TritonRepoError("the server counts no executions of the model", where=spec.name)
+        raise TritonRepoError(
+            "the server counts no executions of the model",
+            where=spec.name,
+            expected="statistics of each batch size (`batch_stats`) that grow while requests are answered",
+            got=f"{sum(map(len, found.values()))} executions in {seconds:.1f} s",
+            fix="a response cache answers in its place: build it with `response_cache: false` while it is tuned",
+        )
     return Curve(variant, threads, timings, min(rests, default=0.0))
 
 

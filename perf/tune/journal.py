@@ -19,6 +19,7 @@ from perf.tune.predict import Trial
 from perf.tune.simulate import Arrivals
 from perf.tune.space import Settings
 
+_ROOM = "room for what is measured, in a folder that you may write to"
 SCHEMA = "triton-repo/tune-journal/1"
 
 
@@ -58,7 +59,13 @@ class Journal:
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as exc:
-            raise TuneError("the journal cannot be read", where=str(path), got=exc.strerror or str(exc)) from exc
+            raise TuneError(
+                "the journal cannot be read",
+                where=str(path),
+                expected="the file that the search before wrote",
+                got=exc.strerror or str(exc),
+                fix="name another with --journal FILE, or leave --resume out to begin anew",
+            ) from exc
         entries = [entry for entry in map(_parsed, lines) if entry is not None]
         if not entries or entries[0] != header:
             found = entries[0] if entries else {}
@@ -94,7 +101,9 @@ class Journal:
         except OSError as exc:
             fix = "make room, or keep it elsewhere with --journal FILE"
             got = exc.strerror or str(exc)
-            raise TuneError("the journal cannot be written", where=str(self.path), got=got, fix=fix) from exc
+            raise TuneError(
+                "the journal cannot be written", where=str(self.path), expected=_ROOM, got=got, fix=fix
+            ) from exc
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

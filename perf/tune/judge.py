@@ -8,10 +8,10 @@ decided for the configuration that changes least.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from perf.intervals import Interval, median_with_interval, ratio_of_medians
+from perf.intervals import Interval, median_with_interval, ratio_of_independent_medians, ratio_of_medians
 from perf.tune.predict import Trial
 from perf.tune.request import Goal, Limit
 
@@ -60,6 +60,7 @@ class Evidence:
     cores: int
     rounds: dict[Trial, dict[int, Measured]] = field(default_factory=dict)
     failed: dict[Trial, Mapping[str, object]] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], Interval] = field(default_factory=dict, repr=False)
 
     def add(self, trial: Trial, number: int, measured: Measured) -> None:
         """Another measurement."""
@@ -93,20 +94,35 @@ class Evidence:
         }
 
     def ratio(self, first: Trial, second: Trial) -> Interval | None:
-        """How many times as good the first is, from the rounds that both were in; None without one."""
+        """How many times as good the first is, from the rounds that both were in; None where nothing can be said.
+
+        Where these are too few, all rounds of both count, without being pairs.
+        """
         one, other = self._worths(first), self._worths(second)
         both = sorted(set(one) & set(other))
-        if not both:
+        if len(both) < MINIMUM_ROUNDS <= min(len(one), len(other)):
+            values, of = (list(one.values()), list(other.values())), ratio_of_independent_medians
+        elif both:
+            values, of = ([one[number] for number in both], [other[number] for number in both]), ratio_of_medians
+        else:
             return None
-        return ratio_of_medians([one[number] for number in both], [other[number] for number in both], SURE)
+        return self._once(lambda: of(*values, SURE), first, second, len(one), len(other))
+
+    def _once(self, interval: Callable[[], Interval], *of: object) -> Interval:
+        """An interval that is drawn once: it is asked for again and again between two measurements."""
+        if of not in self._known:
+            self._known[of] = interval()
+        return self._known[of]
 
     def latency(self, trial: Trial) -> Interval:
         """The percentile that matters."""
-        return median_with_interval([each.latency_us for each in self.rounds[trial].values()])
+        values = [each.latency_us for each in self.rounds[trial].values()]
+        return self._once(lambda: median_with_interval(values), "latency", trial, len(values))
 
     def rate(self, trial: Trial) -> Interval:
         """Inferences per second."""
-        return median_with_interval([each.inferences_per_s for each in self.rounds[trial].values()])
+        values = [each.inferences_per_s for each in self.rounds[trial].values()]
+        return self._once(lambda: median_with_interval(values), "rate", trial, len(values))
 
     def holds(self, trial: Trial) -> bool:
         """True where the whole interval keeps the limit."""

@@ -42,7 +42,13 @@ def read_overrides(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
-        raise TuneError("the overrides cannot be read", where=str(path), got=str(exc)) from exc
+        raise TuneError(
+            "the overrides cannot be read",
+            where=str(path),
+            expected="a text file that you may read, or none",
+            got=str(exc) if isinstance(exc, UnicodeDecodeError) else exc.strerror or str(exc),
+            fix="name another file with --output, or move this one away",
+        ) from exc
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as exc:
@@ -147,5 +153,10 @@ def _replace(path: Path, text: str) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as exc:
-        got = exc.strerror or str(exc)
-        raise TuneError("the overrides cannot be written", where=str(path), got=got, fix="--output FILE") from exc
+        raise TuneError(
+            "the overrides cannot be written",
+            where=str(path),
+            expected="room for them, in a folder that you may write to",
+            got=exc.strerror or str(exc),
+            fix="make room, or name another place with --output FILE; --resume then needs no new measurements",
+        ) from exc

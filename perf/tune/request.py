@@ -17,7 +17,7 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 BUSY = 16
 """Requests under way where neither a load nor a limit is given; the same as ``serve: fastest`` takes."""
 
-FOUND = (1, 2, 4, 8, 16, 32, 64)
+FOUND = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Concurrencies that are tried where the load is to be found: the highest at which the limit holds."""
 
 _LIMIT = re.compile(r"p(50|90|95|99)\s*=\s*([0-9]*\.?[0-9]+)\s*(us|ms|s)", re.IGNORECASE)

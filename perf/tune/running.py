@@ -98,9 +98,15 @@ def tune(
             search.run()
         except ServerUnavailableError as error:
             again = f"the same command with --resume goes on with all that was measured ({journal})" if journal else ""
+            said = stage.target.gone() or error
             raise ServerUnavailableError(
-                error.what, where=error.where, expected=error.expected, got=error.got, fix=again or error.fix
+                said.what, where=said.where, expected=said.expected, got=said.got, fix=again or said.fix
             ) from error
+        except (KeyboardInterrupt, SystemExit):
+            if journal and kept.measured:
+                many = f"{len(kept.measured)} measurements are kept"
+                reporter.warn(f"interrupted: {many}; the same command with --resume goes on with them ({journal})")
+            raise
         doubts = [*machine_doubts(load_before, space.cores, steal_percent(ticks, cpu_times())), *presence.doubts()]
         return result_of(
             search,

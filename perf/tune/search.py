@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from perf.interleaved import in_turn
+from perf.tune.board import board
 from perf.tune.journal import Journal
 from perf.tune.judge import MINIMUM_ROUNDS, Evidence, Measured
 from perf.tune.predict import Predictor, Trial, sensible, without_delay
@@ -42,6 +43,18 @@ REFINED = 30
 
 UNLIKE = 0.45
 """How unlike two newcomers of one round are to be: two of a kind tell little more than one."""
+
+LOADS_OF_DEFAULT = 4
+"""At so many loads the configuration as it is is measured, if the best of them is not clear before."""
+
+CLOSING = 0.35
+"""Of the time, at its end: nothing new is tried then, unless nothing keeps the limit yet."""
+
+ROUNDS_TO_EXPLAIN = 8
+"""At most, for what each knob did."""
+
+MARGIN = 1.2
+"""How far below the limit a latency is to be predicted, if it is to be found there with its whole interval."""
 
 Measure = Callable[[Trial, int, float], Measured]
 """``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
@@ -105,9 +118,12 @@ class Search:
             backs = [replace(chosen, settings=each) for each in chosen.settings.put_back(default.settings).values()]
             backs = [trial for trial in backs if self.predictor.knows(trial) and trial.settings != default.settings]
             wanted = list(dict.fromkeys([default, chosen, *backs]))
-            for _ in range(MINIMUM_ROUNDS):
+            for _ in range(ROUNDS_TO_EXPLAIN):
                 wanted = [trial for trial in wanted if trial not in self.evidence.failed]
-                if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+                backs = [back for back in backs if back in wanted]
+                if all(self.evidence.is_settled(back, chosen) for back in backs):
+                    break
+                if time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
                     return
                 self._round(wanted)
 
@@ -119,7 +135,7 @@ class Search:
                     self.out_of_time = True
                     step.done("out of time", self._standing())
                     return
-                step.update(f"{trial.settings.spell()} at {trial.load}; {self._standing()}")
+                step.update("\n".join([self._left(), *board(self.evidence, self._baseline_or_none(), trial)]))
                 self._one(trial, self.rounds)
             for trial in wanted:
                 if self.evidence.count(trial):
@@ -135,32 +151,34 @@ class Search:
         return min(measured, key=lambda trial: self.evidence.latency(trial).value)
 
     def default_trial(self) -> Trial:
-        """The configuration as it is, at the load at which it is to be measured next."""
+        """The configuration as it is, at the load at which it is to be measured next.
+
+        That is the best load it was measured at; or, in the first rounds and as long as no load of it keeps the limit,
+        another one that is predicted to be better. A default at a load that does not suit it would make anything look
+        good, and one that moves is in few rounds with the others.
+        """
         trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
         if len(trials) == 1:
             return trials[0]
         measured = [trial for trial in trials if self.evidence.count(trial)]
-        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if not measured:
             return self._best_predicted(trials)
-        # One that is predicted to be better is looked at, but not many: each is to be in rounds with the others.
-        best = max(held, key=self.evidence.worth, default=None)
-        guess = self._best_predicted([trial for trial in trials if trial not in measured] or trials)
+        best = max((t for t in measured if self.evidence.seems_to_hold(t)), key=self.evidence.worth, default=None)
+        fresh = [trial for trial in trials if trial not in measured]
         if best is None:
-            lower = [
-                t for t in trials if (t.arrivals.concurrency or 0) < min(m.arrivals.concurrency or 0 for m in measured)
-            ]
-            return self._best_predicted(lower) if lower else min(measured, key=lambda t: self.evidence.latency(t).value)
-        if guess not in measured and len(measured) < 3 and self._holds(guess):
-            expected = self.predictor.expected(guess)
-            worth = self.evidence.worth_of(guess, expected.inferences_per_s, expected.latency_us)
-            if worth > PROMISING * self.evidence.worth(best):
+            lowest = min(measured, key=_under_way)
+            return self._best_predicted([t for t in fresh if _under_way(t) < _under_way(lowest)] or [lowest])
+        if len(measured) < LOADS_OF_DEFAULT and (within := [trial for trial in fresh if self._holds(trial)]):
+            guess = max(within, key=lambda trial: self._predicted_worth(trial)[0])
+            if self._predicted_worth(guess)[0] > PROMISING * self.evidence.worth(best):
                 return guess
         return best
 
     def _resume(self) -> None:
         """Take over what the journal holds."""
         for trial, number, measured in self.journal.measured:
+            if trial.arrivals not in self.request.loads:  # of a search under another load
+                continue
             self.evidence.add(trial, number, measured)
             self.rounds = max(self.rounds, number)
         for number, trial in enumerate(self.evidence.trials):
@@ -202,7 +220,7 @@ class Search:
         leader = evidence.leader([*alive, default] if evidence.count(default) else alive)
         alive = [t for t in alive if not evidence.is_out(t, leader)]
         alive.sort(key=evidence.worth, reverse=True)
-        newcomers = self._promising(leader, default)
+        newcomers = [] if self._is_closing and leader is not None else self._promising(leader, default)
         if leader is None:
             return self._wanted_beyond(default, newcomers)
         rivals = [*alive, *([default] if evidence.count(default) else [])]
@@ -211,7 +229,34 @@ class Search:
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
-        return list(dict.fromkeys([default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]))
+        safer = [t for t in (self._safer(leader), self._safer(default)) if t is not None]
+        first = [] if self._is_hopeless(default) else [default]
+        return list(dict.fromkeys([*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]))
+
+    def _is_hopeless(self, trial: Trial) -> bool:
+        """True where it surely does not keep the limit: what it would be compared for is decided."""
+        evidence = self.evidence
+        if evidence.limit is None or evidence.count(trial) < MINIMUM_ROUNDS:
+            return False
+        return evidence.latency(trial).low > evidence.limit.us
+
+    @property
+    def _is_closing(self) -> bool:
+        """True towards the end: what is known of a few is worth more now than a look at another one."""
+        return time.monotonic() > self.ends_at_s - CLOSING * self.request.minutes * 60
+
+    def _safer(self, trial: Trial) -> Trial | None:
+        """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.
+
+        A lower load costs little where the server is busy anyway, and its whole interval may lie below the limit.
+        """
+        evidence = self.evidence
+        while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
+            lower = [each for each in self.request.loads if (each.concurrency or 0) < _under_way(trial)]
+            if not lower:
+                return None
+            trial = replace(trial, arrivals=lower[-1])
+        return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""
@@ -267,7 +312,7 @@ class Search:
 
     def _predicted_worth(self, trial: Trial) -> tuple[float, bool]:
         expected = self.predictor.expected(trial)
-        holds = self.request.limit is None or expected.latency_us <= self.request.limit.us
+        holds = self.request.limit is None or expected.latency_us * MARGIN <= self.request.limit.us
         return self.evidence.worth_of(trial, expected.inferences_per_s, expected.latency_us), holds
 
     def _holds(self, trial: Trial) -> bool:
@@ -281,6 +326,13 @@ class Search:
             return max(within, key=lambda trial: worths[trial][0])
         return min(trials, key=lambda trial: self.predictor.expected(trial).latency_us)
 
+    def _baseline_or_none(self) -> Trial | None:
+        return self.baseline() if any(t.settings == self.space.default for t in self.evidence.trials) else None
+
+    def _left(self) -> str:
+        left_s = max(0.0, self.ends_at_s - time.monotonic())
+        return f"{left_s / 60:.1f} of {self.request.minutes:g} minutes left"
+
     def _standing(self) -> str:
         leader = self.evidence.leader(self.evidence.trials)
         if leader is None:
@@ -288,6 +340,10 @@ class Search:
         rate, latency = self.evidence.rate(leader), self.evidence.latency(leader)
         spelled = f"{rate.value:.0f} inferences/s, p{self.request.percentile:g} {latency.value / 1e3:.2f} ms"
         return f"leader: {leader.settings.spell()}: {spelled}"
+
+
+def _under_way(trial: Trial) -> int:
+    return trial.arrivals.concurrency or 0
 
 
 def _turned(trials: Sequence[Trial], number: int) -> list[Trial]:

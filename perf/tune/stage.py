@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perf.inputs import ModelSpec, RequestData, model_spec, request_data
-from perf.target import Subject, Target
+from perf.target import Subject, Target, how_it_ended
 from perf.tune.curve import Curve, measure_curve
 from perf.tune.errors import TuneUsageError
 from perf.tune.space import Settings, config_with, settings_of
@@ -169,7 +169,8 @@ def open_stage(variants: Sequence[Variant], *, reporter: Reporter = SILENT) -> I
         )
         with server, Client(f"http://{server.http_url}", timeout_s=_LOAD_TIMEOUT_S) as client:
             facts = {"kind": runtime.kind, "url": server.http_url, "runtime": runtime.describe()}
-            stage = Stage(Target(client, server.http_url, facts), folder, {each.name: each for each in variants})
+            target = Target(client, server.http_url, facts, ended=lambda: how_it_ended(server))
+            stage = Stage(target, folder, {each.name: each for each in variants})
             for path in variants[0].folder.parent.iterdir():  # only what is asked for is loaded
                 if path.is_dir() and not path.name.startswith("."):
                     (folder / path.name).symlink_to(path.absolute(), target_is_directory=True)

@@ -146,6 +146,13 @@ def test_a_program_that_cannot_be_started(place):
     ("stderr", "what", "fix"),
     [
         ("error while loading shared libraries: libx.so: cannot open", "lacks a library", "unset PERF_ANALYZER"),
+        # As it says it of a server that is killed under load.
+        (
+            "Thread [1] had error: HTTP client failed: Failure when receiving data from the peer\n"
+            "Thread [0] had error: HTTP client failed: Send failed since rewinding of the data stream failed",
+            "no server answers",
+            "serve-repo",
+        ),
         ("Error: Failed to parse --foo\nUsage: pa [options]\n shared memory", "does not take these", "too old"),
         ("error: failed to register shared memory region", "shared memory cannot be used", "--shared-memory none"),
         ("error: input ids contains dynamic shape, provide", "an input needs a shape", "--shape ids:"),

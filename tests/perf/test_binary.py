@@ -56,6 +56,25 @@ def test_a_chosen_one_that_lacks_its_libraries(tmp_path, monkeypatch):
     assert "libb64.so.0d" in caught.value.got and "LD_LIBRARY_PATH" in caught.value.fix
 
 
+def test_one_that_is_too_old(tmp_path, monkeypatch):
+    old = program(tmp_path / "path", SAYS.replace("9.9.9 (commit abc)", "2.45.0 (commit 3c1eb13)"))  # as it says it
+    monkeypatch.setenv("PERF_ANALYZER", str(old))
+    with pytest.raises(AnalyzerUnavailableError, match="named by PERF_ANALYZER is too old") as caught:
+        find_binary()
+    assert (caught.value.expected, caught.value.got) == ("2.46 or newer", "2.45.0 (commit 3c1eb13)")
+    assert "unset it" in caught.value.fix and caught.value.where == str(old)
+    old.write_text(old.read_text().replace("2.45.0", "2.46.0"))
+    assert find_binary().version == "2.46.0 (commit 3c1eb13)"
+
+
+def test_one_on_the_path_that_is_too_old_is_passed_over(tmp_path, monkeypatch):
+    program(tmp_path / "path", SAYS.replace("9.9.9", "2.36.0"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"), prepend=":")
+    provided = binary.Binary(tmp_path / "other", "2.50.0", "tritonclient 2.50.0")
+    monkeypatch.setattr(binary, "provided_binary", lambda reporter: provided)
+    assert find_binary() is provided
+
+
 @pytest.mark.parametrize(
     ("machine", "glibc"), [("aarch64", (2, 37)), ("x86_64", (2, 34)), ("x86_64", None), ("riscv64", (2, 41))]
 )

@@ -27,7 +27,7 @@ def test_help_shows_examples_and_every_flag(capsys):
     flags = (
         "--repository --url --ca-file --metrics-url --model --concurrency --rate --distribution --intervals"
         " --batch-size --protocol --shared-memory --seconds --rounds --difference --precision --budget"
-        " --sequence-length --shape --output"
+        " --sequence-length --shape --output --baseline --spec"
     )
     for word in [*flags.split(), "--format", "Examples", "bench-repo workload.yaml"]:
         assert word in text

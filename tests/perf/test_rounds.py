@@ -179,9 +179,9 @@ def test_what_was_measured_before_a_server_died_is_kept(repository, monkeypatch)
         result = bench(url=dying.http_url, models=["scale"], concurrency=[2], rounds=3, seconds=0.3)
     (run,) = result.models
     (point,) = run.points
-    assert not result.ok and run.error["what"] == "no server answers"
+    assert not result.ok and run.error["what"] == "the server died while it was measured"
     assert point.ok and point.latency.requests > 0 and point.rounds == ()
-    assert "ended after 1 rounds: no server answers" in {doubt.message for doubt in point.doubts}
+    assert "ended after 1 rounds: the server died while it was measured" in {doubt.message for doubt in point.doubts}
 
 
 @pytest.mark.server

@@ -73,6 +73,18 @@ def test_steps_nest_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"outer  cached  0\.\d s", text)
 
 
+def test_further_lines_stand_below_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    reporter = Progress(stream=out)
+    with reporter.step("search") as step:
+        step.update("2 minutes left\nleads  4,000\nout    1,000")
+        shown = reporter._render()
+        lines = [line.plain for line in shown.renderables]  # type: ignore[union-attr]
+    assert re.fullmatch(r"search  0\.\d s  2 minutes left", lines[0])
+    assert lines[1:] == ["  leads  4,000", "  out    1,000"]
+
+
 def test_silent_takes_everything() -> None:
     with SILENT.step("x") as step:
         step.update("y")

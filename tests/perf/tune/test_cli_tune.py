@@ -123,6 +123,7 @@ def test_ctrl_c_keeps_the_journal_and_leaves_no_server(one_model, tmp_path, unti
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err, err
+    assert "the same command with --resume goes on" in err and str(journal.relative_to(tmp_path)) in err
     kept = [json.loads(line) for line in journal.read_text().splitlines()]
     assert "schema" in kept[0] and any("curve" in entry for entry in kept) and any("round" in entry for entry in kept)
     assert not (tmp_path / "overrides.yaml").exists()

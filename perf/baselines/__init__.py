@@ -1,0 +1,1 @@
+"""The same model without a server beside ours: raw onnxruntime, eager PyTorch, FastAPI with onnxruntime."""

@@ -72,7 +72,7 @@ def test_two_models_with_a_core_each_wait_as_in_m_d_1():
 
 
 def test_on_one_core_they_share_it_as_a_processor_that_is_shared():
-    # M/G/1 processor sharing: a request's mean latency is its service over what is left of the core, whatever else it is.
+    # M/G/1 processor sharing: mean latency is a request's service over what is left of the core.
     stations = [Station(Batching(instances=64), 1, shared(us, cores=1)) for us in (100.0, 1000.0)]
     streams = [Stream(Arrivals(rate_per_s=rate), (Step(place),)) for place, rate in enumerate((3_000, 300))]
     played = play(stations, streams, requests=2_500, seed=5)

@@ -1,4 +1,4 @@
-"""What a plan would give: the joint simulation, brought to the level of the first measurement and corrected by others."""
+"""What a plan would give: the joint simulation, at the level of the first measurement and corrected by the others."""
 
 from __future__ import annotations
 

@@ -121,6 +121,33 @@ def of_models(
     return JointRequest(repository, wanted, (load,), spelled, goal or "latency", minutes, rate_limiter)
 
 
+def one_limit(model: str, texts: Sequence[str]) -> Limit | None:
+    """The limit of a search for one model: ``p99=20ms``, or ``model:p99=20ms``; None for none.
+
+    Raises:
+        TuneUsageError: it is none, there are several, or it is another model's.
+    """
+    found, problems = _limits((model,), texts)
+    if problems:
+        raise TuneUsageError(problems)
+    return found.get(model)
+
+
+def one_rate(model: str, texts: Sequence[str]) -> float | None:
+    """The rate of a search for one model: ``200``, or ``model=200``; None for none.
+
+    Raises:
+        TuneUsageError: it is none, there are several, or it is another model's.
+    """
+    named = [text if "=" in text else f"{model}={text}" for text in texts]
+    if not named:
+        return None
+    found, problems = _rates((model,), named)
+    if problems:
+        raise TuneUsageError(problems)
+    return found[model]
+
+
 def _rates(models: Sequence[str], texts: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
     found: dict[str, float] = {}
     problems = []

@@ -210,7 +210,7 @@ class JointSearch:
                 self._round(wanted)
 
     def put_back(self, chosen: JointTrial) -> list[tuple[str, JointTrial]]:
-        """The same with one member as it was, for each that was changed; ``rate limiter`` where that was switched on."""
+        """The same with one member as it was, for each that was changed; without the rate limiter too."""
         default = self.explorer.default
         found = [
             (name, replace(chosen, plan=chosen.plan.having(name, default.of(name))))

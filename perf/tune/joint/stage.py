@@ -29,6 +29,11 @@ _LOAD_TIMEOUT_S = 300.0
 _ENSEMBLE = "tune-repo-ensemble"
 
 
+def limiter_arguments(cores: int) -> list[str]:
+    """What ``tritonserver`` needs for the rate limiter; without them it reads ``rate_limiter`` and does nothing."""
+    return ["--rate-limit=execution_count", f"--rate-limit-resource={RESOURCE}:{cores}"]
+
+
 @dataclass
 class LimitedStage(Stage):
     """A stage whose configurations take the rate limiter's resources.
@@ -130,7 +135,6 @@ def open_joint_stage(
     """
     found = {name: find_variants(repository, name) for name in models}
     folder = Path(tempfile.mkdtemp(prefix="tune-repo-"))
-    arguments = [f"--rate-limit-resource={RESOURCE}:{limiter}"] if limiter is not None else []
     try:
         runtime = find_runtime(reporter=reporter)
         server = Server(
@@ -139,7 +143,7 @@ def open_joint_stage(
             model_control_mode="explicit",
             exit_on_error=False,
             exit_timeout_s=2,
-            extra_args=["--rate-limit=execution_count", *arguments] if limiter is not None else [],
+            extra_args=limiter_arguments(limiter) if limiter is not None else [],
             reporter=reporter,
         )
         with server, Client(f"http://{server.http_url}", timeout_s=_LOAD_TIMEOUT_S) as client:

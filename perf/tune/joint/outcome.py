@@ -184,19 +184,14 @@ def _reason(search: JointSearch, chosen: JointTrial | None, nearest: JointTrial 
         got = (
             f"p{wanted.percentile:g} {latency.value / 1e3:.3g} ms ({latency.low / 1e3:.3g} to {latency.high / 1e3:.3g})"
         )
+        every = "the limit" if request.is_ensemble else "every limit"
         return (
-            f"nothing surely keeps every limit: {worst} is the bottleneck ({limit}): in the nearest plan it has {got} "
+            f"nothing surely keeps {every}: {worst} is the bottleneck ({limit}): in the nearest plan it has {got} "
             f"at {rate.value:.4g} inferences/s; {nearest.plan.spell(default.plan)}"
         )
-    what = {"throughput": "inferences/s", "cost": "inferences/s per core that instances can keep busy"}.get(
-        request.goal
-    )
-    if what is None:
-        what = (
-            "headroom below the limits"
-            if any(w.limit for w in request.wanted) and not request.is_ensemble
-            else "latency"
-        )
+    named = {"throughput": "inferences/s", "cost": "inferences/s per core"}
+    headroom = any(wanted.limit for wanted in request.wanted) and not request.is_ensemble
+    what = named.get(request.goal, "headroom below the limits" if headroom else "latency")
     if chosen.plan != default.plan:
         ratio = evidence.ratio(chosen, default)
         if ratio is None:

@@ -16,7 +16,7 @@ from perf.tune.space import Settings
 CurveKey = tuple[str, str, int | None]
 """Member, variant, threads."""
 
-SLOWEST_REQUESTS, MOST_REQUESTS = 250, 2500
+SLOWEST_REQUESTS, MOST_REQUESTS = 200, 1600
 """Played at fixed rates: so many of the slowest model, and not more than so many together. Enough to rank; the 99th
 percentile of so few is rough, and is corrected."""
 CLOSED_REQUESTS, CLOSED_REQUESTS_EACH = 150, 10
@@ -182,7 +182,7 @@ class JointPredictor:
             errors[name] = off, math.log(latency_us / plain[name][1])
         self._errors[trial] = errors
 
-    def carried(self, trial: JointTrial, *, most: float = 8.0) -> float:
+    def carried(self, trial: JointTrial, *, most: float = 64.0) -> float:
         """By what factor all rates could be multiplied with every model within its limit; 0 where by none."""
 
         def holds(factor: float) -> bool:

@@ -11,12 +11,12 @@ from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
 from perf.tune.joint.plan import JointTrial
 from perf.tune.judge import MINIMUM_ROUNDS
-from perf.tune.search import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, SHORT_MINUTES, UNLIKE
+from perf.tune.search import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, UNLIKE
 from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import SILENT, Reporter
 
-WIDTH, NARROW = 4, 2
-"""Plans in one round beside the default; the second where the time is short."""
+WIDTH, ROUNDS = 4, 4
+"""Plans in one round beside the default, at most: so that in the time that is left there are so many rounds."""
 
 EXPLORED_SHARE, EXPLORED_S = 0.15, 20.0
 """Of the time, and at most, for simulating before anything but the default is measured; a tenth after each round."""
@@ -79,7 +79,8 @@ class JointSearch:
     @property
     def width(self) -> int:
         """Plans in one round beside the default."""
-        return NARROW if self.explorer.scene.request.minutes < SHORT_MINUTES else WIDTH
+        fitting = (self.ends_at_s - time.monotonic()) / (ROUNDS * self._longest_s)
+        return int(min(WIDTH, max(1.0, fitting - 1)))
 
     def default_trial(self) -> JointTrial:
         """The plan as it is, at the load at which it is to be measured next."""

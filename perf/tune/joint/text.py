@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from perf.report import milliseconds, rate
 from perf.tune.joint.result import JointResult, ModelFigures, PlanRow
 
-_STATUS = {"found": "tuned", "default": "left as it is", "none": "nothing surely keeps the limits"}
 OTHERS = 4
 
 
@@ -17,7 +16,8 @@ def to_text(result: JointResult) -> str:
 
 
 def _lines(result: JointResult) -> Iterator[str]:
-    yield f"{', '.join(result.models)}: {_STATUS[result.status]}: {result.reason}"
+    status = {"found": "tuned: ", "default": "left as it is: ", "none": ""}[result.status]
+    yield f"{', '.join(result.models)}: {status}{result.reason}"
     limits = ", ".join(f"{name} {limit}" for name, limit in result.limits.items())
     yield f"goal {result.goal}{f' under {limits}' if limits else ''}; load: {result.load}"
     yield ""

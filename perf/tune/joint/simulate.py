@@ -190,6 +190,10 @@ class _Run:
                 gap_us = US_PER_S / stream.arrivals.rate_per_s
                 count = max(1, round(horizon_us / gap_us))
                 poisson = stream.arrivals.distribution == "poisson"
+                if poisson and len(self.streams) > 1:  # as they are measured: as many as the rate says, anywhere
+                    for start in np.sort(generator.uniform(0.0, horizon_us, count)).tolist():
+                        self._arrive(place, start)
+                    continue
                 starts = np.cumsum(generator.exponential(gap_us, count) if poisson else np.full(count, gap_us))
             for start in starts.tolist():
                 self._arrive(place, start)

@@ -17,9 +17,7 @@ from perf.tune.measuring import Meter
 from serving.progress import SILENT
 
 FEWEST_REQUESTS = 40
-"""Of the slowest model, in one round."""
-LONGEST_S = 8.0
-"""One round of one plan, however few its requests come."""
+"""Of the slowest model, in one round: that long the others are measured too."""
 
 
 @dataclass
@@ -41,7 +39,7 @@ class JointMeter:
 
     def __post_init__(self) -> None:
         rates = [load.rate_per_s for load in self.scene.request.loads[0] if load.rate_per_s is not None]
-        longest = max((min(LONGEST_S, FEWEST_REQUESTS / rate) for rate in rates), default=0.0)
+        longest = max((FEWEST_REQUESTS / rate for rate in rates), default=0.0)
         self.seconds = max(self.seconds, longest)  # all end together
         for wanted in self.scene.request.wanted:
             some = next(iter(self.stage.stages.values()))

@@ -14,6 +14,9 @@ from perf.tune.joint.search import JointSearch
 from perf.tune.joint.stage import RESOURCE, limiter_arguments
 from perf.tune.outcome import fields_of
 
+FEWEST_BEYOND = 3
+"""Requests beyond a percentile, over all rounds, before it is taken as it is."""
+
 _SAID = {"few_requests"}  # rounds put them together
 
 
@@ -64,10 +67,17 @@ def result_of(
         predicted=len(search.explorer.predictor.predicted),
         measurements=sum(map(len, evidence.rounds.values())),
         seconds=round(seconds, 1),
-        notes=notes,
+        notes=(*notes, *_few(_row(evidence, chosen or nearest or default, default))),
         machine=machine,
         doubts=doubts,
     )
+
+
+def _few(row: PlanRow) -> Iterator[str]:
+    """What rests on too few requests to say much."""
+    for each in row.models:
+        if each.requests * (1 - each.percentile / 100) < FEWEST_BEYOND:
+            yield f"p{each.percentile:g} of {each.model} rests on {each.requests} requests: more --minutes, or a lower pN"
 
 
 def joint_fields(scene: Scene, plan: Plan, default: Plan, kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,8 @@ SLOWEST_REQUESTS, MOST_REQUESTS = 200, 1600
 """Played at fixed rates: so many of the slowest model, and not more than so many together. Enough to rank; the 99th
 percentile of so few is rough, and is corrected."""
 CLOSED_REQUESTS, CLOSED_REQUESTS_EACH = 150, 10
+CARRIED_MORE = 3
+"""Times as many where it is one plan that is played: for the rates that could be carried."""
 FITTING_ROUNDS, FITTING_STEPS = 3, 8
 LATEST_US = 1e8
 """What stands for a latency that grows without bound."""
@@ -191,7 +193,7 @@ class JointPredictor:
         """By what factor all rates could be multiplied with every model within its limit; 0 where by none."""
 
         def holds(factor: float) -> bool:
-            played = self.play(trial, factor=factor)
+            played = self.play(trial, factor=factor, more=CARRIED_MORE)
             figures = self.corrected(trial, self._outlook(played, trial).figures)
             pairs = zip(self.scene.request.wanted, played.streams, strict=True)
             return all(

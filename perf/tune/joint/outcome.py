@@ -77,7 +77,8 @@ def _few(row: PlanRow) -> Iterator[str]:
     """What rests on too few requests to say much."""
     for each in row.models:
         if each.requests * (1 - each.percentile / 100) < FEWEST_BEYOND:
-            yield f"p{each.percentile:g} of {each.model} rests on {each.requests} requests: more --minutes, or a lower pN"
+            title = f"p{each.percentile:g} of {each.model}"
+            yield f"{title} rests on {each.requests} requests: more --minutes, or a lower percentile"
 
 
 def joint_fields(scene: Scene, plan: Plan, default: Plan, kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:

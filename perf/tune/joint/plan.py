@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perf.tune.errors import TuneUsageError
+from perf.tune.joint.network import Step
 from perf.tune.joint.request import JointRequest, Wanted
-from perf.tune.joint.simulate import Step
 from perf.tune.simulate import Arrivals
 from perf.tune.space import MEMORY_PER_BYTE, MEMORY_PER_INSTANCE, Settings
 from perf.tune.variants import Variant

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from perf.tune.curve import Curve
 from perf.tune.joint.judge import JointEvidence
+from perf.tune.joint.network import ExecutionTime, Played, Station, Stream
 from perf.tune.joint.plan import JointTrial, Scene
-from perf.tune.joint.simulate import ExecutionTime, Played, Station, Stream, play
+from perf.tune.joint.simulate import play
 from perf.tune.predict import NEARLY, NEARNESS
 from perf.tune.space import Settings
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from perf.tune import simulate as one
-from perf.tune.joint.simulate import Station, Step, Stream, play
+from perf.tune.joint.network import Station, Step, Stream
+from perf.tune.joint.simulate import play
 from perf.tune.simulate import Arrivals, Batching
 
 

@@ -1,4 +1,4 @@
-"""What is simulated: stations that share the cores of a machine, the streams of requests through them; what comes of it."""
+"""What is simulated: stations that share the cores of a machine, streams of requests through them; what comes of it."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ class JointEvidence:
     scene: Scene
     rounds: dict[JointTrial, dict[int, Seen]] = field(default_factory=dict)
     failed: dict[JointTrial, Mapping[str, object]] = field(default_factory=dict)
+    _intervals: dict[tuple[object, ...], Interval] = field(default_factory=dict)
 
     def add(self, trial: JointTrial, number: int, seen: Seen) -> None:
         """Another measurement."""
@@ -62,16 +63,28 @@ class JointEvidence:
 
     def latency(self, trial: JointTrial, model: str) -> Interval:
         """A model's percentile."""
-        return median_with_interval([seen.models[model].latency_us for seen in self.rounds[trial].values()])
+        return self._interval(trial, model, "latency_us")
 
     def rate(self, trial: JointTrial, model: str) -> Interval:
         """A model's inferences per second."""
-        return median_with_interval([seen.models[model].inferences_per_s for seen in self.rounds[trial].values()])
+        return self._interval(trial, model, "inferences_per_s")
+
+    def _interval(self, trial: JointTrial, model: str, what: str) -> Interval:
+        key = (trial, model, what, self.count(trial))  # drawn anew only where there is another round
+        if key not in self._intervals:
+            values = [getattr(seen.models[model], what) for seen in self.rounds[trial].values()]
+            self._intervals[key] = median_with_interval(values)
+        return self._intervals[key]
 
     def figures(self, trial: JointTrial) -> dict[str, tuple[float, float]]:
         """Medians over the rounds."""
+        rounds = [seen.figures for seen in self.rounds[trial].values()]
         names = [wanted.model for wanted in self.scene.request.wanted]
-        return {name: (self.rate(trial, name).value, self.latency(trial, name).value) for name in names}
+
+        def median(name: str, place: int) -> float:
+            return statistics.median(figures[name][place] for figures in rounds)
+
+        return {name: (median(name, 0), median(name, 1)) for name in names}
 
     def shares(self, trial: JointTrial) -> dict[str, float]:
         """By model, what it uses of what it is allowed; see :meth:`Scene.share`."""
@@ -108,7 +121,12 @@ class JointEvidence:
             return None
         one, other = self._worths(first), self._worths(second)
         both = sorted(set(one) & set(other))
-        return ratio_of_medians([one[n] for n in both], [other[n] for n in both]) if both else None
+        if not both:
+            return None
+        key = (first, second, self.count(first), self.count(second))
+        if key not in self._intervals:
+            self._intervals[key] = ratio_of_medians([one[n] for n in both], [other[n] for n in both])
+        return self._intervals[key]
 
     def leader(self, trials: list[JointTrial]) -> JointTrial | None:
         """The best that seems to keep the limits."""

@@ -13,7 +13,7 @@ from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
 from perf.tune.joint.kept import curves_of, keep_curve, keep_round, rounds_of
 from perf.tune.joint.outcome import result_of
-from perf.tune.joint.plan import JointTrial, Plan, Scene, way_of
+from perf.tune.joint.plan import Scene, way_of
 from perf.tune.joint.predict import JointPredictor, execution_time
 from perf.tune.joint.request import of_ensemble, of_models
 from perf.tune.joint.search import JointSearch
@@ -122,13 +122,8 @@ def test_plans_are_found_under_which_both_keep_their_limits(tmp_path):
         return max(float(np.percentile(each.latency_us, 99)) / limit for limit, each in found)
 
     assert headroom(chosen) < 0.9 * headroom(default)
-    # The best of all, each pair of settings tried: it comes near that.
-    every = [
-        JointTrial(Plan((("quick", one), ("slow", two))), chosen.loads)
-        for one in SPACES["quick"].settings() for two in SPACES["slow"].settings()
-        if one.max_queue_delay_microseconds in (0, 2000) and two.max_queue_delay_microseconds == 0
-    ]  # fmt: skip
-    assert headroom(chosen) < 1.3 * min(headroom(trial) for trial in every[::3])
+    tried = [headroom(trial) for trial in search.explorer.predictor.predicted[::5]]
+    assert headroom(chosen) < 1.2 * min(tried)
     assert {change.name for change in result.changes} <= {"quick", "slow"} and result.carried.factor >= 1
     assert set(result.fields) == {change.name for change in result.changes}
     write_joint(tmp_path / "overrides.yaml", result)
@@ -147,11 +142,11 @@ def test_cost_takes_the_fewest_cores_that_keep_the_limits():
 
 
 def test_a_model_that_nothing_can_hold_is_named_with_the_rate_that_could_be_carried():
-    search, _, _ = search_for(both("quick:p99=500ms", "slow:p99=100ms", slow=150), minutes=0.2)
+    search, _, _ = search_for(both("quick:p99=500ms", "slow:p99=100ms", slow=600), minutes=0.1)
     search.run()
     result = finished(search)
     assert result.status == "none" and result.bottleneck == "slow" and "slow is the bottleneck" in result.reason
-    assert 0.2 < result.carried.factor < 1 and result.carried.rates_per_s["slow"] < 150 and result.fields == {}
+    assert 0.1 < result.carried.factor < 1 and result.carried.rates_per_s["slow"] < 600 and result.fields == {}
     assert "in the nearest plan it has p99" in to_text(result)
 
 

@@ -54,6 +54,7 @@ def test_two_models_at_their_rates_at_the_same_time(tune, models, tmp_path):
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.big
 def test_the_steps_of_an_ensemble_are_tuned_together(tune, models, tmp_path):
     asked = ("twice", "--repository", models, "--concurrency", "2", "--minutes", "0.05")
     status, out, err = tune(*asked)
@@ -74,6 +75,7 @@ def test_the_rate_limiter_is_tried_on_a_server_that_has_it(tune, models):
 
 
 @pytest.mark.server
+@pytest.mark.big
 def test_a_model_of_another_kind_is_refused(tune, models):
     rates = ("--rate", "scale=5", "--rate", "counter=5")
     status, _, err = tune("scale", "counter", "--repository", models, *rates)

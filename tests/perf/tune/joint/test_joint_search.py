@@ -134,6 +134,7 @@ def test_plans_are_found_under_which_both_keep_their_limits(tmp_path):
     assert "quick, slow: tuned: " in text and "p99=30ms kept" in text and "All rates times" in text
 
 
+@pytest.mark.big
 def test_cost_takes_the_fewest_cores_that_keep_the_limits():
     search, _, _ = search_for(both("quick:p99=60ms", "slow:p99=400ms", slow=10, goal="cost"))
     search.run()
@@ -150,6 +151,7 @@ def test_a_model_that_nothing_can_hold_is_named_with_the_rate_that_could_be_carr
     assert "in the nearest plan it has p99" in to_text(result)
 
 
+@pytest.mark.big
 def test_the_steps_of_an_ensemble_are_tuned_together_at_the_load_that_is_found():
     way = (("quick", ()), ("slow", (0,)))
     asked = of_ensemble(TuneRequest(Path(), "chain", limit=Limit(99, 150e3)))
@@ -164,6 +166,7 @@ def test_the_steps_of_an_ensemble_are_tuned_together_at_the_load_that_is_found()
     )
 
 
+@pytest.mark.big
 def test_a_search_that_was_cut_short_goes_on_where_it_was(tmp_path):
     journal = tmp_path / "kept" / "both.jsonl"
     request = both("quick:p99=30ms", "slow:p99=100ms")

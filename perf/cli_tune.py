@@ -10,8 +10,13 @@ from typing import Annotated, cast
 import typer
 
 from perf.tune.errors import TuneError, TuneUsageError
+from perf.tune.joint.request import JointRequest, of_ensemble, of_models, one_limit, one_rate
+from perf.tune.joint.running import tune_jointly
+from perf.tune.joint.stage import find_ensemble
+from perf.tune.joint.text import to_text as joint_text
+from perf.tune.joint.writing import write_joint
 from perf.tune.overrides import NAME, read_overrides, write_overrides
-from perf.tune.request import Goal, TuneRequest, parse_limit
+from perf.tune.request import Goal, TuneRequest
 from perf.tune.running import tune
 from perf.tune.text import to_text
 from perf.workload import DEFAULT_REPOSITORY
@@ -35,6 +40,7 @@ EXAMPLES = (
     "tune-repo digits --latency-limit p99=20ms --minutes 10   # the most under a limit, at the load that suits",
     "tune-repo digits --goal latency --concurrency 1",
     "tune-repo digits --latency-limit p99=20ms --capacity 5000   # and how many machines 5000 requests/s need",
+    "tune-repo digits minilm --rate digits=200 --rate minilm=20 --latency-limit p99=50ms   # two models on one machine",
 )
 
 app = create_app("tune-repo", help="Find the configuration that serves a model best on this machine.")
@@ -42,12 +48,21 @@ app = create_app("tune-repo", help="Find the configuration that serves a model b
 
 @app.command(epilog=epilog(EXAMPLES))
 def tune_repo(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the repository.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="A model of the repository, or an ensemble; several share the machine."
+        ),
+    ],
     repository: Annotated[
         Path | None, typer.Option(help="Repository that holds it (default: ./model_repository).")
     ] = None,
     latency_limit: Annotated[
-        str | None, typer.Option(metavar="pN=TIME", help="Latency that must be kept, such as p99=20ms.")
+        list[str] | None,
+        typer.Option(
+            metavar="[MODEL:]pN=TIME",
+            help="Latency that must be kept, such as p99=20ms; of several models that of one, MODEL:p99=20ms.",
+        ),
     ] = None,
     goal: Annotated[
         str | None,
@@ -57,8 +72,11 @@ def tune_repo(
         ),
     ] = None,
     rate: Annotated[
-        float | None,
-        typer.Option(metavar="R", help="Load: R requests begun each second at random times, answered or not."),
+        list[str] | None,
+        typer.Option(
+            metavar="[MODEL=]R",
+            help="Load: R requests begun each second at random times, answered or not; of several models MODEL=R.",
+        ),
     ] = None,
     concurrency: Annotated[
         int | None,
@@ -68,6 +86,10 @@ def tune_repo(
     capacity: Annotated[
         float | None, typer.Option(metavar="R", help="Also say how many machines like this one R requests/s need.")
     ] = None,
+    rate_limiter: Annotated[
+        bool,
+        typer.Option("--rate-limiter", help="Several models or an ensemble: also try Triton's rate limiter."),
+    ] = False,
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="What was found, for build-repo; put it beside models.yaml.")
     ] = Path(NAME),
@@ -90,24 +112,45 @@ def tune_repo(
     Exit status: 0 found (or the model is right as it is), 1 no configuration keeps the limit, 2 unusable arguments.
     """
     configure_logging(verbose, quiet=quiet)
+    folder = repository or DEFAULT_REPOSITORY
+    progress = Progress(quiet=quiet, verbose=bool(verbose))
+    if len(models) > 1:
+        _refuse_single(concurrency, capacity)
+        joint = of_models(
+            folder,
+            models,
+            rates=rate or (),
+            limits=latency_limit or (),
+            goal=cast("Goal | None", goal),
+            minutes=minutes,
+            rate_limiter=rate_limiter,
+        )
+        return _jointly(joint, output, journal, resume, progress, format)
+    model = models[0]
     if capacity is not None and not capacity > 0:
         raise TuneUsageError([Problem("not a rate", "--capacity", "requests per second, above 0", f"{capacity:g}")])
     request = TuneRequest(
-        repository=repository or DEFAULT_REPOSITORY,
+        repository=folder,
         model=model,
-        limit=parse_limit(latency_limit) if latency_limit is not None else None,
-        goal=cast(Goal, goal or ("latency" if rate is not None else "throughput")),
-        rate_per_s=rate,
+        limit=one_limit(model, latency_limit or ()),
+        goal=cast(Goal, goal or ("latency" if rate else "throughput")),
+        rate_per_s=one_rate(model, rate or ()),
         concurrency=concurrency,
         minutes=minutes,
     )
+    if find_ensemble(folder, model):
+        _refuse_single(None, capacity)
+        return _jointly(of_ensemble(request, rate_limiter=rate_limiter), output, journal, resume, progress, format)
+    if rate_limiter:
+        what = "the rate limiter shares a machine out between models"
+        raise TuneUsageError([Problem(what, "--rate-limiter", "several models, or an ensemble", model)])
     read_overrides(output)  # before minutes are spent: can it be written to?
     result = tune(
         request,
         journal=journal or output.parent / ".tune" / f"{model}.jsonl",
         resume=resume,
         capacity_rate=capacity,
-        reporter=Progress(quiet=quiet, verbose=bool(verbose)),
+        reporter=progress,
     )
     written = result.status != "none"
     text = to_text(result, width=shutil.get_terminal_size().columns)
@@ -120,6 +163,37 @@ def tune_repo(
     if written:
         apply = f"written: {output}; build-repo applies it from beside models.yaml"
         text += apply if result.fields else f"written: {output} (nothing to change for {model})"
+    emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+    return 0 if written else 1
+
+
+def _refuse_single(concurrency: int | None, capacity: float | None) -> None:
+    """What goes with one model alone."""
+    problems = []
+    if concurrency is not None:
+        fix = "--rate MODEL=R for each"
+        problems.append(
+            Problem("several models are tuned at a rate each", "--concurrency", got=str(concurrency), fix=fix)
+        )
+    if capacity is not None:
+        fix = "leave it out: for several models the report says what multiple of their rates this machine carries"
+        problems.append(Problem("the machines needed are told for one plain model", "--capacity", fix=fix))
+    if problems:
+        raise TuneUsageError(problems)
+
+
+def _jointly(
+    request: JointRequest, output: Path, journal: Path | None, resume: bool, progress: Progress, format: OutputFormat
+) -> int:
+    """Several models, or the steps of an ensemble."""
+    read_overrides(output)
+    kept = journal or output.parent / ".tune" / f"{request.name}.jsonl"
+    result = tune_jointly(request, journal=kept, resume=resume, reporter=progress)
+    text = joint_text(result)
+    if written := result.status != "none":
+        write_joint(output, result)
+        apply = f"written: {output}; build-repo applies it from beside models.yaml"
+        text += apply if result.fields else f"written: {output} (nothing to change)"
     emit(result.model_dump(mode="json", by_alias=True), text, output=format)
     return 0 if written else 1
 

@@ -58,12 +58,12 @@ class Curve:
         for timing in sorted(self.timings, key=lambda timing: (timing.busy, timing.batch)):
             self._rows.setdefault(timing.busy, []).append((timing.batch, timing.us))
 
-    def time_us(self, batch: int, busy: int) -> float:
+    def time_us(self, batch: int, busy: float) -> float:
         """One execution of this batch while so many instances are executing; linear between what was measured."""
         levels = list(self._rows)
         place = bisect.bisect_left(levels, busy)
         if place < len(levels) and levels[place] == busy:
-            return _between(self._rows[busy], batch)
+            return _between(self._rows[levels[place]], batch)
         if place == 0 or place == len(levels):
             return _between(self._rows[levels[min(place, len(levels) - 1)]], batch)
         low, high = levels[place - 1], levels[place]

@@ -36,6 +36,7 @@ class Journal:
         self.path = path
         self.curves: list[Curve] = []
         self.measured: list[tuple[Trial, int, Measured]] = []
+        self.others: list[Mapping[str, Any]] = []
         self.resumed = False
         header = {"schema": SCHEMA, **json.loads(json.dumps(about))}
         if path is None:
@@ -54,6 +55,11 @@ class Journal:
         """Keep a measurement."""
         self.measured.append((trial, number, measured))
         self._write("a", {"trial": trial_as_dict(trial), "round": number, "measured": asdict(measured)})
+
+    def other(self, entry: Mapping[str, Any]) -> None:
+        """Keep something else: plain data, without the keys ``curve`` and ``trial``."""
+        self.others.append(entry)
+        self._write("a", entry)
 
     def _read(self, path: Path, header: Mapping[str, Any]) -> None:
         try:
@@ -83,6 +89,8 @@ class Journal:
             elif "trial" in entry:
                 measured = {**entry["measured"], "doubts": tuple(entry["measured"].get("doubts", ()))}
                 self.measured.append((trial_from_dict(entry["trial"]), int(entry["round"]), Measured(**measured)))
+            else:
+                self.others.append(entry)
         self.resumed = True
         text = "".join(json.dumps(entry) + "\n" for entry in entries)
         self._put("w", text)  # without what was cut

@@ -15,6 +15,7 @@ from perf.target import Subject
 from perf.tune.errors import TuneError
 from perf.tune.judge import Measured
 from perf.tune.predict import Trial
+from perf.tune.simulate import Arrivals
 from perf.tune.stage import Stage
 from perf.workload import workload_from
 from serving.errors import ServerUnavailableError
@@ -55,14 +56,30 @@ class Meter:
             TuneError: perf_analyzer gave no figures.
             ServerUnavailableError: the server is gone.
         """
-        subject = self.stage.subject(trial.settings)
-        load = self._load(subject, trial, number, latency_us)
-        workload = workload_from(url=self.stage.target.address, models=(subject.name,), seconds=max(0.3, self.seconds))
-        run = Run(workload, self.binary, self.stage.target, self.folder, reporter)
         place = f"{trial.arrivals.concurrency or 'rate'}-round-{number + 1}"
-        return self._read(trial, run.point(subject, load, place))
+        subject = self.stage.subject(trial.settings)
+        return self.read(self.point(subject, trial.arrivals, number, latency_us, place, reporter=reporter))
 
-    def _load(self, subject: Subject, trial: Trial, number: int, latency_us: float) -> Load:
+    def point(
+        self,
+        subject: Subject,
+        arrivals: Arrivals,
+        number: int,
+        latency_us: float,
+        place: str,
+        *,
+        reporter: Reporter = SILENT,
+    ) -> Point:
+        """A model that is loaded under a load; what goes wrong is in the point.
+
+        Args:
+            place: the folder for the raw files, a new one for each run of this model.
+        """
+        load = self._load(subject, arrivals, number, latency_us)
+        workload = workload_from(url=self.stage.target.address, models=(subject.name,), seconds=max(0.3, self.seconds))
+        return Run(workload, self.binary, self.stage.target, self.folder, reporter).point(subject, load, place)
+
+    def _load(self, subject: Subject, arrivals: Arrivals, number: int, latency_us: float) -> Load:
         assert subject.data is not None
         if subject.name not in self._written:
             folder = self.folder / "raw" / safe_name(subject.name)
@@ -74,18 +91,23 @@ class Meter:
             model=subject.name,
             address=self.stage.target.address,
             protocol="http",
-            concurrency=trial.arrivals.concurrency,
+            concurrency=arrivals.concurrency,
             batch_size=1,
             shared_memory="none",
             window_s=window_s,
         )
-        if (rate := trial.arrivals.rate_per_s) is None:
+        if (rate := arrivals.rate_per_s) is None:
             return load
         # Enough for the percentile, at a low rate too; each round has a draw of its own.
         seconds = max(self.seconds, FEWEST_REQUESTS / rate)
-        return Level(rate_per_s=rate, distribution=trial.arrivals.distribution, seconds=seconds).load(load, number)
+        return Level(rate_per_s=rate, distribution=arrivals.distribution, seconds=seconds).load(load, number)
 
-    def _read(self, trial: Trial, point: Point) -> Measured:
+    def read(self, point: Point) -> Measured:
+        """The figures of a point.
+
+        Raises:
+            TuneError, ServerUnavailableError: it has none.
+        """
         if point.error is not None:
             parts = {key: str(point.error[key]) for key in ("where", "expected", "got", "fix") if key in point.error}
             gone = point.error.get("error") == ServerUnavailableError.__name__

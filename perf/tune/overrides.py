@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,23 @@ def write_overrides(path: Path, result: TuneResult, *, made: datetime | None = N
     Raises:
         TuneError: it cannot be written, or is another file.
     """
+    evidence = evidence_of(result, made or datetime.now(timezone.utc))
+    put_overrides(path, {result.model: (result.fields, evidence)})
+
+
+def put_overrides(path: Path, entries: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Put fields and evidence of each of these models into the file, in place of what it said of them.
+
+    Raises:
+        TuneError: it cannot be written, or is another file.
+    """
     data = read_overrides(path)
     models, evidence = dict(data.get("models", {})), dict(data.get("evidence", {}))
-    models.pop(result.model, None)
-    if result.fields:
-        models[result.model] = result.fields
-    evidence[result.model] = evidence_of(result, made or datetime.now(timezone.utc))
+    for model, (fields, known) in entries.items():
+        models.pop(model, None)
+        if fields:
+            models[model] = dict(fields)
+        evidence[model] = dict(known)
     body = yaml.safe_dump(
         {"models": models, "evidence": evidence},
         sort_keys=False,

@@ -103,6 +103,25 @@ class Prediction:
         return float("inf") if self.growing else float(np.percentile(self.latency_us, percentile))
 
 
+def leaving(batching: Batching, waiting: int, oldest_us: float, now_us: float) -> tuple[int, float]:
+    """How many of the requests that wait the batcher gives to a free instance now, and if none, when it will.
+
+    Args:
+        waiting: how many there are, at least one.
+        oldest_us: when the oldest of them came.
+    """
+    delay_us = batching.max_queue_delay_us
+    due = oldest_us + delay_us
+    if waiting >= batching.most:
+        return batching.most, due
+    if delay_us and now_us >= due:
+        return waiting, due
+    fitting = [size for size in batching.preferred if size <= waiting]
+    if fitting:
+        return (max(fitting) if delay_us else min(fitting)), due  # without a delay a batch closes as soon as it can
+    return (0 if delay_us else waiting), due
+
+
 def simulate(
     batching: Batching,
     arrivals: Arrivals,
@@ -214,22 +233,11 @@ class _Run:
 
     def _size(self) -> int:
         """How many requests leave now; 0 to wait, with a timer set."""
-        waiting, most = len(self.queue), self.batching.most
-        if waiting >= most:
-            return most
-        delay_us = self.batching.max_queue_delay_us
-        due = self.queue[0][1] + delay_us
-        if delay_us and self.now >= due:
-            return waiting
-        fitting = [size for size in self.batching.preferred if size <= waiting]
-        if fitting:
-            return max(fitting) if delay_us else min(fitting)  # without a delay a batch closes as soon as it can
-        if not delay_us:
-            return waiting
-        if due < self.timer:
+        size, due = leaving(self.batching, len(self.queue), self.queue[0][1], self.now)
+        if not size and due < self.timer:
             self.timer = due
             self._at(due, _TIMER, [])
-        return 0
+        return size
 
     def prediction(self) -> Prediction:
         """The figures, without the warm-up."""

@@ -41,6 +41,7 @@ class Stage:
         variants: by name.
         configs: of each variant as it is published, by name, as the server completes it.
         data: requests without the batch dimension, of one shape where the model batches.
+        prefix: of the names that configurations are loaded under; several stages may share a server.
     """
 
     target: Target
@@ -48,6 +49,7 @@ class Stage:
     variants: dict[str, Variant]
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: dict[str, RequestData] = field(default_factory=dict)
+    prefix: str = "tune-repo"
     _names: dict[Settings, str] = field(default_factory=dict)
     _loaded: list[Settings] = field(default_factory=list)
     _count: int = 0
@@ -70,13 +72,17 @@ class Stage:
         if settings not in self._loaded:
             while len(self._loaded) >= LOADED_AT_ONCE:
                 self.client.unload(self._names[self._loaded.pop(0)])
-            self.client.load(name, config_with(self.configs[settings.variant], settings, name))
+            self.client.load(name, self.config(settings, name))
             spec = self._spec(name, settings.variant)
             self._warm(spec, settings)
         else:
             self._loaded.remove(settings)
         self._loaded.append(settings)
         return Subject(name, self._spec(name, settings.variant), self.data[settings.variant])
+
+    def config(self, settings: Settings, name: str) -> dict[str, Any]:
+        """What a configuration is loaded with."""
+        return config_with(self.configs[settings.variant], settings, name)
 
     def curve(self, variant: str, threads: int | None, instances: int, largest: int, seconds: float) -> Curve:
         """Measure the times of a variant's executions; see :func:`perf.tune.curve.measure_curve`."""
@@ -116,7 +122,7 @@ class Stage:
         """A new folder of the server's repository with this variant's version; its name."""
         found = self.variants[variant]
         self._count += 1
-        name = f"tune-repo-{self._count:03d}"
+        name = f"{self.prefix}-{self._count:03d}"
         folder = self.repository / name
         folder.mkdir()
         for entry in found.folder.iterdir():  # the version, and what it needs beside it: samples for warmup, states

@@ -116,3 +116,11 @@ def test_without_the_file_and_with_an_empty_one_nothing_changes(write):
     assert load_spec(write()).overridden == ()
     assert load_spec(write(None, "")).overridden == ()
     assert load_spec(write(None, "models: {}\nevidence: {}\n")).overridden == ()
+
+
+def test_the_rate_limiter_of_a_joint_search_wins_over_the_instances_of_the_spec(write):
+    group = "{count: 2, kind: KIND_CPU, rate_limiter: {resources: [{name: cores, count: 1}]}}"
+    text = f"models:\n  m: {{batch: {{preferred: []}}, config: {{instance_group: [{group}]}}}}\n"
+    tuned = load_spec(write({"instances": {"count": 4}}, text)).models["m"]
+    (found,) = tuned.config["instance_group"]
+    assert found["rate_limiter"]["resources"][0]["name"] == "cores" and found["count"] == 2

@@ -139,12 +139,6 @@ def test_the_reference_names_every_flag_and_field():
 
 
 @pytest.mark.server
-def test_an_ensemble_is_refused_with_its_steps(tune, repository):
-    status, _, err = tune("twice", "--repository", repository)
-    assert status == 2 and "an ensemble is not tuned as one" in err and "tune its steps: scale" in err, err
-
-
-@pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.big
 def test_a_server_that_dies_is_said_with_how_to_go_on(one_model, tmp_path):

@@ -1,0 +1,236 @@
+"""The joint search: the plan as it is first, then in rounds whatever may be better, until it is decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from perf.interleaved import in_turn
+from perf.tune.joint.explore import Explorer
+from perf.tune.joint.judge import JointEvidence, Seen
+from perf.tune.joint.plan import JointTrial
+from perf.tune.judge import MINIMUM_ROUNDS
+from perf.tune.search import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, UNLIKE
+from serving.errors import ServerUnavailableError, TritonRepoError
+from serving.progress import SILENT, Reporter
+
+WIDTH, ROUNDS = 4, 4
+"""Plans in one round beside the default, at most: so that in the time that is left there are so many rounds."""
+
+EXPLORED_SHARE, EXPLORED_S = 0.15, 20.0
+"""Of the time, and at most, for simulating before anything but the default is measured; a tenth after each round."""
+
+Measure = Callable[[JointTrial, int, Mapping[str, float]], Seen]
+"""``(trial, round, about what an answer takes in us by model)`` -> figures."""
+
+
+@dataclass
+class JointSearch:
+    """A search that is under way.
+
+    Attributes:
+        measure: see :data:`Measure`.
+        keep: called with each measurement.
+        ends_at_s: by ``time.monotonic``.
+    """
+
+    explorer: Explorer
+    evidence: JointEvidence
+    measure: Measure
+    keep: Callable[[JointTrial, int, Seen], None]
+    ends_at_s: float
+    reporter: Reporter = SILENT
+    rounds: int = 0
+    out_of_time: bool = False
+    _longest_s: float = field(default=3.0)
+
+    def run(self, known: Sequence[tuple[JointTrial, int, Seen]] = ()) -> None:
+        """Search until it is decided, or the time is up.
+
+        Args:
+            known: what was measured before.
+
+        Raises:
+            ServerUnavailableError: the server is gone.
+            TritonRepoError: the plan as it is cannot be measured.
+        """
+        for trial, number, seen in known:
+            self.evidence.add(trial, number, seen)
+            self.rounds = max(self.rounds, number)
+        if not self.evidence.trials:
+            self._one(self.default_trial(), 0, must=True)
+        self.explorer.predictor.fit(self.evidence.trials[0], self.evidence)
+        for trial in self.evidence.trials:
+            self.explorer.predictor.learn(trial, self.evidence)
+        seconds = min(EXPLORED_S, EXPLORED_SHARE * self.explorer.scene.request.minutes * 60)
+        with self.reporter.step("predict plans") as step:
+            self.explorer.explore(seconds)
+            step.done("predicted", f"{len(self.explorer.predictor.predicted)} plans")
+        while not self.out_of_time and (wanted := self._wanted()):
+            self._round(wanted)
+            self.explorer.explore(seconds / 10)
+        self._explain()
+        default = self.baseline()
+        while self.evidence.count(default) < MINIMUM_ROUNDS:
+            self.rounds += 1
+            self._one(default, self.rounds, must=True)
+
+    @property
+    def width(self) -> int:
+        """Plans in one round beside the default."""
+        fitting = (self.ends_at_s - time.monotonic()) / (ROUNDS * self._longest_s)
+        return int(min(WIDTH, max(1.0, fitting - 1)))
+
+    def default_trial(self) -> JointTrial:
+        """The plan as it is, at the load at which it is to be measured next."""
+        best = self.explorer.at_its_best(self.explorer.default)
+        measured = [t for t in self.evidence.trials if t.plan == self.explorer.default]
+        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
+        if best in measured or not measured or (not held and len(measured) < MINIMUM_ROUNDS):
+            return best
+        if held and len(measured) < MINIMUM_ROUNDS:
+            holds, worth = self.explorer.standing(best)
+            if holds and worth > PROMISING * max(map(self.evidence.worth, held)):
+                return best
+        return self.baseline()
+
+    def baseline(self) -> JointTrial:
+        """The plan as it is, at the best of the loads that it was measured at."""
+        measured = [trial for trial in self.evidence.trials if trial.plan == self.explorer.default]
+        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
+        if held:
+            return max(held, key=self.evidence.worth)
+        return min(measured, key=lambda trial: max(self.evidence.shares(trial).values()))
+
+    def _one(self, trial: JointTrial, number: int, *, must: bool = False) -> None:
+        started_s = time.monotonic()
+        about = {name: us for name, (_, us) in self.explorer.predictor.simulated(trial).figures.items()}
+        try:
+            seen = self.measure(trial, number, about)
+        except ServerUnavailableError:
+            raise
+        except TritonRepoError as error:
+            if must:
+                raise
+            self.evidence.failed[trial] = error.as_dict()
+            self.reporter.warn(f"{self._spell(trial)}: {error.what}" + (f": {error.got}" if error.got else ""))
+            return
+        self.evidence.add(trial, number, seen)
+        self.keep(trial, number, seen)
+        self._longest_s = max(1.0, time.monotonic() - started_s)
+
+    def _round(self, wanted: Sequence[JointTrial]) -> None:
+        self.rounds += 1
+        names = {str(index): trial for index, trial in enumerate(wanted)}
+        with self.reporter.step(f"round {self.rounds}: {len(wanted)} plans") as step:
+            for name in in_turn(list(names), self.rounds):
+                if time.monotonic() + self._longest_s > self.ends_at_s:
+                    self.out_of_time = True
+                    step.done("out of time", self._standing())
+                    return
+                step.update(f"{self._spell(names[name])}; {self._standing()}")
+                self._one(names[name], self.rounds)
+            for trial in wanted:
+                if self.evidence.count(trial):
+                    self.explorer.predictor.learn(trial, self.evidence)
+            step.done("measured", self._standing())
+
+    def _wanted(self) -> list[JointTrial]:
+        """What to measure in the next round; nothing where it is decided."""
+        evidence, default = self.evidence, self.default_trial()
+        others = [trial for trial in evidence.trials if trial != default]
+        leader = evidence.leader([*others, *([default] if evidence.count(default) else [])])
+        alive = [trial for trial in others if not evidence.is_out(trial, leader)]
+        newcomers = self._promising(leader)
+        if leader is None:
+            return self._wanted_beyond(default, newcomers)
+        alive.sort(key=evidence.worth, reverse=True)
+        rivals = [*alive, *([default] if evidence.count(default) else [])]
+        if not newcomers and all(evidence.is_settled(t, leader) for t in rivals) and evidence.count(default):
+            return []
+        asked = [t for t in alive if t == leader or not evidence.is_settled(t, leader)]
+        room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
+        return list(dict.fromkeys([default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]))
+
+    def _wanted_beyond(self, default: JointTrial, newcomers: list[JointTrial]) -> list[JointTrial]:
+        """The same while nothing seems to keep the limits: what may, and what comes nearest."""
+        evidence = self.evidence
+        nearest = min(evidence.trials, key=lambda trial: max(evidence.shares(trial).values()), default=None)
+        wanted = [t for t in (default, nearest) if t is not None and evidence.count(t) < MINIMUM_ROUNDS]
+        if not newcomers and len(evidence.rounds) + len(evidence.failed) < FEWEST_TRIALS:
+            newcomers = self._unlike(self._fresh(lambda standing: True))[:1]
+        return list(dict.fromkeys([*wanted, *newcomers]))
+
+    def _promising(self, leader: JointTrial | None) -> list[JointTrial]:
+        """The best of what was not measured, by prediction, each unlike the others."""
+        evidence = self.evidence
+        tried = len(evidence.rounds) + len(evidence.failed)
+        if tried >= MOST_TRIALS:
+            return []
+        factor = PROMISING if tried > FEWEST_TRIALS else DOUBTFUL
+        bar = factor * evidence.worth(leader) if leader is not None else 0.0
+        return self._unlike(self._fresh(lambda standing: standing[0] and standing[1] > bar))
+
+    def _fresh(self, good: Callable[[tuple[bool, float]], bool]) -> list[JointTrial]:
+        """What was predicted and not measured, the best first; of equals what changes least."""
+        explorer, evidence = self.explorer, self.evidence
+        found = []
+        for trial in explorer.predictor.predicted:
+            if trial.plan == explorer.default or evidence.count(trial) or trial in evidence.failed:
+                continue
+            standing = explorer.standing(trial)
+            if good(standing):
+                found.append((standing, trial))
+        found.sort(key=lambda pair: (not pair[0][0], -pair[0][1], pair[1].plan.distance(explorer.default)))
+        return [trial for _, trial in found]
+
+    def _unlike(self, trials: Sequence[JointTrial]) -> list[JointTrial]:
+        chosen: list[JointTrial] = []
+        for trial in trials:
+            if all(trial.distance(other) >= UNLIKE for other in [*chosen, *self.evidence.rounds]):
+                chosen.append(trial)
+            if len(chosen) == self.width:
+                break
+        return chosen
+
+    def _explain(self) -> None:
+        """With time left: what each member's change did, by putting it back. One that did nothing stays as it was."""
+        explained, default = None, self.baseline()
+        for _ in self.explorer.scene.members:
+            chosen = self.evidence.choice(default)
+            if self.out_of_time or chosen is None or chosen in (explained, default):
+                return
+            explained = chosen
+            backs = [trial for _, trial in self.put_back(chosen) if trial.plan != default.plan]
+            wanted = list(dict.fromkeys([default, chosen, *backs]))
+            for _ in range(MINIMUM_ROUNDS):
+                wanted = [trial for trial in wanted if trial not in self.evidence.failed]
+                if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
+                    return
+                self._round(wanted)
+
+    def put_back(self, chosen: JointTrial) -> list[tuple[str, JointTrial]]:
+        """The same with one member as it was, for each that was changed; without the rate limiter too."""
+        default = self.explorer.default
+        found = [
+            (name, replace(chosen, plan=chosen.plan.having(name, default.of(name))))
+            for name in chosen.plan.changed(default)
+        ]
+        if chosen.plan.limited:
+            found.append(("rate limiter", replace(chosen, plan=replace(chosen.plan, limited=False))))
+        return found
+
+    def _spell(self, trial: JointTrial) -> str:
+        return f"{trial.plan.spell(self.explorer.default)} at {self.explorer.scene.load(trial)}"
+
+    def _standing(self) -> str:
+        leader = self.evidence.leader(self.evidence.trials)
+        if leader is None:
+            return "nothing keeps the limits yet"
+        figures = self.evidence.figures(leader)
+        parts = [
+            f"{wanted.model} p{wanted.percentile:g} {figures[wanted.model][1] / 1e3:.2f} ms"
+            for wanted in self.explorer.scene.request.wanted
+        ]
+        return f"leader: {leader.plan.spell(self.explorer.default)}: {', '.join(parts)}"

@@ -190,8 +190,14 @@ def _jointly(
     kept = journal or output.parent / ".tune" / f"{request.name}.jsonl"
     result = tune_jointly(request, journal=kept, resume=resume, reporter=progress)
     text = joint_text(result)
-    if written := result.status != "none":
-        write_joint(output, result)
+    written = result.status != "none"
+    try:
+        if written:
+            write_joint(output, result)
+    except TuneError:
+        emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+        raise
+    if written:
         apply = f"written: {output}; build-repo applies it from beside models.yaml"
         text += apply if result.fields else f"written: {output} (nothing to change)"
     emit(result.model_dump(mode="json", by_alias=True), text, output=format)

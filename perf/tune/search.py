@@ -153,26 +153,27 @@ class Search:
     def default_trial(self) -> Trial:
         """The configuration as it is, at the load at which it is to be measured next.
 
-        That is the best load it was measured at; or, in the first rounds and as long as no load of it keeps the limit,
-        another one that is predicted to be better. A default at a load that does not suit it would make anything look
-        good, and one that moves is in few rounds with the others.
+        Loads are halved between the highest that seems to keep the limit and the lowest that does not: predictions are
+        too rough for that before anything was measured. A default at a load that does not suit it would make anything
+        look good; but one that moves on is in few rounds with the others, so there are not many.
         """
         trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
-        if len(trials) == 1:
-            return trials[0]
         measured = [trial for trial in trials if self.evidence.count(trial)]
-        if not measured:
+        if len(trials) == 1 or not measured:
             return self._best_predicted(trials)
-        best = max((t for t in measured if self.evidence.seems_to_hold(t)), key=self.evidence.worth, default=None)
-        fresh = [trial for trial in trials if trial not in measured]
-        if best is None:
-            lowest = min(measured, key=_under_way)
-            return self._best_predicted([t for t in fresh if _under_way(t) < _under_way(lowest)] or [lowest])
-        if len(measured) < LOADS_OF_DEFAULT and (within := [trial for trial in fresh if self._holds(trial)]):
-            guess = max(within, key=lambda trial: self._predicted_worth(trial)[0])
-            if self._predicted_worth(guess)[0] > PROMISING * self.evidence.worth(best):
-                return guess
-        return best
+        held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
+        beyond = [trial for trial in measured if trial not in held]
+        best = max(held, key=self.evidence.worth, default=None)
+        if len(measured) < LOADS_OF_DEFAULT or best is None:
+            low = max((trials.index(trial) for trial in held), default=-1)
+            high = min((trials.index(trial) for trial in beyond), default=len(trials))
+            between = [trial for trial in trials[low + 1 : high] if trial not in measured]
+            if best is not None and high == len(trials):  # nothing is too much so far: only what promises more
+                bar = PROMISING * self.evidence.worth(best)
+                between = [trial for trial in between if self._predicted_worth(trial)[0] > bar and self._holds(trial)]
+            if between:
+                return between[len(between) // 2]
+        return best or measured[0]
 
     def _resume(self) -> None:
         """Take over what the journal holds."""

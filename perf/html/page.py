@@ -47,7 +47,7 @@ def to_html(result: BenchResult) -> str:
 
 
 def _title(result: BenchResult) -> str:
-    models = [run.model for run in result.models]
+    models = [run.model for run in result.models if run.baseline is None]
     return (
         models[0] if len(models) == 1 else f"{len(models)} models: {', '.join(models[:4])}{', …' * (len(models) > 4)}"
     )

@@ -129,8 +129,18 @@ def test_all_three_stand_beside_the_served_model(project, tmp_path, monkeypatch)
     page = (result.folder / "report.html").read_text()
     assert "eager PyTorch" in page and "The served model&#39;s figures by those of its baselines" in page
     assert "line@" not in (result.folder / "metrics-model-inference.csv").read_text()
-    left = [process for process in psutil.Process().children(recursive=True) if "baselines" in str(process.cmdline())]
+    left = [
+        process for process in psutil.Process().children(recursive=True) if "perf.baselines" in str(process.cmdline())
+    ]
     assert left == []
+
+
+def command_of(process):
+    """Its arguments in a line; nothing of one that is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def started(tmp_path, entry, arguments, requests=3):
@@ -214,14 +224,18 @@ def test_ended_in_the_middle_nothing_of_it_is_left(project, tmp_path, number):
     command = [sys.executable, "-c", "from perf.cli import main; main()", "--repository", str(project / "repository")]
     command += ["--baseline", "--concurrency", "2", "--seconds", "600", "--output", str(tmp_path), "--no-history"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as measuring:
-        for line in measuring.stderr:
-            if "line: concurrency" in line:  # every baseline is warm, and has its process
-                break
-        seen = psutil.Process(measuring.pid).children(recursive=True)
-        assert sum("baselines" in " ".join(process.cmdline()) for process in seen) == 3
-        os.kill(measuring.pid, number)
-        said = measuring.communicate(timeout=60)[1]
-    assert "Traceback" not in said
-    ours = [process for process in seen if "perf_analyzer" not in process.name()]  # its own end is tested elsewhere
-    _, alive = psutil.wait_procs(ours, timeout=30)
+        try:
+            for line in measuring.stderr:
+                if "line: concurrency" in line:  # every baseline is warm, and has its process
+                    break
+            seen = psutil.Process(measuring.pid).children(recursive=True)
+            ours = [process for process in seen if "perf.baselines" in command_of(process)]
+            clients = {process.pid for process in seen if "perf_analyzer" in command_of(process)}
+            os.kill(measuring.pid, number)
+            said = measuring.communicate(timeout=60)[1]
+        finally:
+            measuring.kill()
+    assert len(ours) == 3 and "Traceback" not in said
+    servers = [process for process in seen if process.pid not in clients]  # the client's end is tested elsewhere
+    _, alive = psutil.wait_procs(servers, timeout=30)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -210,7 +210,7 @@ def test_references_mean_files_runs_and_revisions(kept, tmp_path):
         ("results", "not the folder of a run", "results/20261121"),
         ("broken.json", "not a result of bench-repo", "Invalid JSON"),
         ("old.json", "not a result of bench-repo", "schema_version"),
-        ("", "no run is named", "file"),
+        ("", "no run is named", "result.json"),
         ("0002", "this means several runs", "more digits"),
     ],
 )

@@ -33,7 +33,7 @@ def result_in(folder):
 @pytest.mark.parametrize(("number", "how"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_ends_it_with_what_was_measured(server, tmp_path, capsys, until, number, how):
     loads, out, history = "1,2,3,4,5,6,7,8", tmp_path / "out", tmp_path / "h.sqlite"
-    asked = ["--url", server.http_url, "--model", "scale", "--concurrency", loads, "--seconds", "0.6"]
+    asked = ["--url", server.http_url, "--model", "scale", "--concurrency", loads, "--seconds", "0.3"]
     asked += ["--output", str(out), "--history", str(history), "--format", "json", "--html", str(tmp_path / "p.html")]
     with subprocess.Popen([*COMMAND, *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
         try:

@@ -83,7 +83,7 @@ class Window(_Data):
 
 
 class ServerSide(_Data):
-    """What the server's own statistics say of one model over one run of perf_analyzer (means per request).
+    """What the server's own statistics say of one model over the measured windows (means per request).
 
     Attributes:
         requests: answered with success; ``failures`` with an error.

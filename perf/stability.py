@@ -31,7 +31,7 @@ MINIMUM_BEYOND = 10
 than a tenth of its rank. p99 thus wants 1000 requests, p95 200, p90 100."""
 
 OTHER_TRAFFIC_RATIO = 1.5
-"""perf_analyzer sends a few requests outside its windows; half as many again are not its own."""
+"""The end of short windows may be noticed late (see ``borders.py``); half as many again are not perf_analyzer's."""
 
 STEAL_PERCENT = 2.0
 """Time the hypervisor kept from us: from here on it shows in the percentiles."""

@@ -33,7 +33,7 @@ def result_in(folder):
 @pytest.mark.parametrize(("number", "how"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_ends_it_with_what_was_measured(server, tmp_path, capsys, until, number, how):
     loads, out, history = "1,2,3,4,5,6,7,8", tmp_path / "out", tmp_path / "h.sqlite"
-    asked = ["--url", server.http_url, "--model", "scale", "--concurrency", loads, "--seconds", "0.6"]
+    asked = ["--url", server.http_url, "--model", "scale", "--concurrency", loads, "--seconds", "0.3"]
     asked += ["--output", str(out), "--history", str(history), "--format", "json", "--html", str(tmp_path / "p.html")]
     with subprocess.Popen([*COMMAND, *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
         try:
@@ -68,7 +68,7 @@ def test_a_server_that_is_killed_ends_it_with_what_was_measured(repository, tmp_
     out, history = tmp_path / "out", tmp_path / "h.sqlite"
 
     def kill():
-        until(lambda: list(out.glob("*/raw/nobatch/concurrency-1-round-1/stdout.txt")), timeout_s=60)
+        until(lambda: list(out.glob("*/raw/scale/concurrency-1-round-1/stdout.txt")), timeout_s=60)
         for child in psutil.Process().children(recursive=True):
             if child.name() == "tritonserver" and str(one) in " ".join(child.cmdline()):
                 child.kill()
@@ -85,7 +85,7 @@ def test_a_server_that_is_killed_ends_it_with_what_was_measured(repository, tmp_
     kept = result_in(out)
     assert kept.interrupted == "the server died"
     points = {(point.model, point.concurrency): point for point in kept.points}
-    measured = points["scale", 1]
+    measured = points["nobatch", 1]
     assert measured.ok and "cut_short" in {doubt.code for doubt in measured.doubts}  # one round of two
     # What was left is not tried one after the other: it says what happened, and what the server said last.
     for key in (("scale", 2), ("nobatch", 2)):

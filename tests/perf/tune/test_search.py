@@ -202,6 +202,16 @@ def test_a_search_that_was_cut_short_goes_on_where_it_was(tmp_path):
     assert (caught.value.expected, caught.value.got) == ("model other", "model m")
 
 
+def test_what_was_measured_under_another_load_is_not_taken_for_this_one(tmp_path):
+    journal = tmp_path / "m.jsonl"
+    with pytest.raises(ServerUnavailableError):
+        search_for(World(dies_after=3), tmp_path, journal, concurrency=16).run()
+    again = search_for(World(), tmp_path, journal, resume=True, ends_at_s=0.0, concurrency=4)
+    again.run()
+    assert {trial.arrivals.concurrency for trial in again.evidence.trials} == {4}
+    assert finished(again).default.load == "concurrency 4"
+
+
 def test_of_equal_configurations_none_is_called_better():
     generator, called = np.random.default_rng(8), 0
     trials = [Trial(Settings("a", count, None, 8), Arrivals(concurrency=4)) for count in range(1, 9)]

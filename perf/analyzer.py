@@ -12,6 +12,7 @@ import os
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from perf.failures import explain, not_started
 from perf.punctual import punctual, wake_up_us
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds
+from serving.watchdog import die_with_parent
 
 WINDOWS = 3
 """How many windows perf_analyzer compares; its figures are over these three together."""
@@ -202,7 +204,7 @@ def analyze(
 def _start(
     command: list[str], folder: Path, environment: dict[str, str], stdout: BinaryIO, stderr: BinaryIO
 ) -> subprocess.Popen[bytes]:
-    """Start it in a group of its own: ended as a whole, and not by the terminal's Ctrl-C."""
+    """Start it in a group of its own: ended as a whole, not by the terminal's Ctrl-C, and with us if we are killed."""
     try:
         with punctual():
             return subprocess.Popen(
@@ -213,6 +215,7 @@ def _start(
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
             )
     except KeyboardInterrupt:
         # It came after the fork and before we knew the process: it would run on, and keep the server from stopping.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from perf.interleaved import in_turn
 from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
 from perf.tune.joint.plan import JointTrial
 from perf.tune.judge import MINIMUM_ROUNDS
-from perf.tune.search import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, UNLIKE
-from serving.errors import ServerUnavailableError, TritonRepoError
+from perf.tune.outlook import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, UNLIKE
+from perf.tune.turns import Turns
 from serving.progress import SILENT, Reporter
 
 WIDTH, ROUNDS = 4, 4
@@ -20,6 +18,9 @@ WIDTH, ROUNDS = 4, 4
 
 EXPLORED_SHARE, EXPLORED_S = 0.15, 20.0
 """Of the time, and at most, for simulating before anything but the default is measured; a tenth after each round."""
+
+LONG_S = 3.0
+"""A measurement, before there was one."""
 
 Measure = Callable[[JointTrial, int, Mapping[str, float]], Seen]
 """``(trial, round, about what an answer takes in us by model)`` -> figures."""
@@ -41,9 +42,16 @@ class JointSearch:
     keep: Callable[[JointTrial, int, Seen], None]
     ends_at_s: float
     reporter: Reporter = SILENT
-    rounds: int = 0
-    out_of_time: bool = False
-    _longest_s: float = field(default=3.0)
+
+    def __post_init__(self) -> None:
+        self.turns: Turns[JointTrial] = Turns(
+            self, self.evidence, self.ends_at_s, self.reporter, "plans", longest_s=3.0
+        )
+
+    @property
+    def out_of_time(self) -> bool:
+        """True where the time was up before all was decided."""
+        return self.turns.out_of_time
 
     def run(self, known: Sequence[tuple[JointTrial, int, Seen]] = ()) -> None:
         """Search until it is decided, or the time is up.
@@ -57,29 +65,31 @@ class JointSearch:
         """
         for trial, number, seen in known:
             self.evidence.add(trial, number, seen)
-            self.rounds = max(self.rounds, number)
+            self.turns.rounds = max(self.turns.rounds, number)
         if not self.evidence.trials:
-            self._one(self.default_trial(), 0, must=True)
+            self.turns.one(self.default_trial(), 0, must=True)
         self.explorer.predictor.fit(self.evidence.trials[0], self.evidence)
         for trial in self.evidence.trials:
-            self.explorer.predictor.learn(trial, self.evidence)
+            self.learn(trial)
         seconds = min(EXPLORED_S, EXPLORED_SHARE * self.explorer.scene.request.minutes * 60)
         with self.reporter.step("predict plans") as step:
             self.explorer.explore(seconds)
             step.done("predicted", f"{len(self.explorer.predictor.predicted)} plans")
         while not self.out_of_time and (wanted := self._wanted()):
-            self._round(wanted)
+            self.turns.round(wanted)
             self.explorer.explore(seconds / 10)
-        self._explain()
         default = self.baseline()
-        while self.evidence.count(default) < MINIMUM_ROUNDS:
-            self.rounds += 1
-            self._one(default, self.rounds, must=True)
+        self.turns.explain(
+            default,
+            lambda: self.evidence.choice(default),
+            lambda chosen: [trial for _, trial in self.put_back(chosen) if trial.plan != default.plan],
+        )
+        self.turns.finish(self.baseline())
 
     @property
     def width(self) -> int:
         """Plans in one round beside the default."""
-        fitting = (self.ends_at_s - time.monotonic()) / (ROUNDS * self._longest_s)
+        fitting = self.turns.left_s / (ROUNDS * self.turns.longest_s)
         return int(min(WIDTH, max(1.0, fitting - 1)))
 
     def default_trial(self) -> JointTrial:
@@ -103,38 +113,16 @@ class JointSearch:
             return max(held, key=self.evidence.worth)
         return min(measured, key=lambda trial: max(self.evidence.shares(trial).values()))
 
-    def _one(self, trial: JointTrial, number: int, *, must: bool = False) -> None:
-        started_s = time.monotonic()
+    def ask(self, trial: JointTrial, number: int) -> None:
+        """Measure a plan in a round; into the evidence, and kept."""
         about = {name: us for name, (_, us) in self.explorer.predictor.simulated(trial).figures.items()}
-        try:
-            seen = self.measure(trial, number, about)
-        except ServerUnavailableError:
-            raise
-        except TritonRepoError as error:
-            if must:
-                raise
-            self.evidence.failed[trial] = error.as_dict()
-            self.reporter.warn(f"{self._spell(trial)}: {error.what}" + (f": {error.got}" if error.got else ""))
-            return
+        seen = self.measure(trial, number, about)
         self.evidence.add(trial, number, seen)
         self.keep(trial, number, seen)
-        self._longest_s = max(1.0, time.monotonic() - started_s)
 
-    def _round(self, wanted: Sequence[JointTrial]) -> None:
-        self.rounds += 1
-        names = {str(index): trial for index, trial in enumerate(wanted)}
-        with self.reporter.step(f"round {self.rounds}: {len(wanted)} plans") as step:
-            for name in in_turn(list(names), self.rounds):
-                if time.monotonic() + self._longest_s > self.ends_at_s:
-                    self.out_of_time = True
-                    step.done("out of time", self._standing())
-                    return
-                step.update(f"{self._spell(names[name])}; {self._standing()}")
-                self._one(names[name], self.rounds)
-            for trial in wanted:
-                if self.evidence.count(trial):
-                    self.explorer.predictor.learn(trial, self.evidence)
-            step.done("measured", self._standing())
+    def learn(self, trial: JointTrial) -> None:
+        """Correct the predictions by what was measured."""
+        self.explorer.predictor.learn(trial, self.evidence)
 
     def _wanted(self) -> list[JointTrial]:
         """What to measure in the next round; nothing where it is decided."""
@@ -194,22 +182,6 @@ class JointSearch:
                 break
         return chosen
 
-    def _explain(self) -> None:
-        """With time left: what each member's change did, by putting it back. One that did nothing stays as it was."""
-        explained, default = None, self.baseline()
-        for _ in self.explorer.scene.members:
-            chosen = self.evidence.choice(default)
-            if self.out_of_time or chosen is None or chosen in (explained, default):
-                return
-            explained = chosen
-            backs = [trial for _, trial in self.put_back(chosen) if trial.plan != default.plan]
-            wanted = list(dict.fromkeys([default, chosen, *backs]))
-            for _ in range(MINIMUM_ROUNDS):
-                wanted = [trial for trial in wanted if trial not in self.evidence.failed]
-                if not backs or time.monotonic() + len(wanted) * self._longest_s > self.ends_at_s:
-                    return
-                self._round(wanted)
-
     def put_back(self, chosen: JointTrial) -> list[tuple[str, JointTrial]]:
         """The same with one member as it was, for each that was changed; without the rate limiter too."""
         default = self.explorer.default
@@ -221,10 +193,16 @@ class JointSearch:
             found.append(("rate limiter", replace(chosen, plan=replace(chosen.plan, limited=False))))
         return found
 
-    def _spell(self, trial: JointTrial) -> str:
+    def spell(self, trial: JointTrial) -> str:
+        """A plan and its load in words."""
         return f"{trial.plan.spell(self.explorer.default)} at {self.explorer.scene.load(trial)}"
 
-    def _standing(self) -> str:
+    def board(self, trial: JointTrial) -> list[str]:
+        """What is measured, and who leads."""
+        return [self.spell(trial), self.standing()]
+
+    def standing(self) -> str:
+        """Who leads, in words."""
         leader = self.evidence.leader(self.evidence.trials)
         if leader is None:
             return "nothing keeps the limits yet"

@@ -83,7 +83,7 @@ def finished(search, **options):
 
 
 def best_of(world, search, trials=None):
-    return max(world.true(trial)[0] for trial in trials or search._all())
+    return max(world.true(trial)[0] for trial in trials or search.outlook.all())
 
 
 def test_it_finds_nearly_the_best_of_all_with_few_measurements(tmp_path):
@@ -106,7 +106,7 @@ def test_the_load_is_found_under_a_limit_and_what_crosses_it_is_not_chosen(tmp_p
     search.run()
     chosen = search.evidence.choice(search.baseline())
     assert world.true(chosen)[1] < 6000 * 1.02 and search.evidence.latency(chosen).high <= 6000
-    holding = [trial for trial in search._all() if world.true(trial)[1] < 5500]
+    holding = [trial for trial in search.outlook.all() if world.true(trial)[1] < 5500]
     assert world.true(chosen)[0] > 0.85 * best_of(world, search, holding)
     assert 4 <= finished(search, capacity=100_000).capacity.machines <= 9
 
@@ -126,7 +126,7 @@ def test_where_the_noise_reaches_the_limit_something_below_it_is_found(tmp_path,
     chosen = search.evidence.choice(search.baseline())
     assert chosen is not None and world.true(chosen)[1] < 3000
     assert world.true(chosen)[0] > 0.8 * best_of(
-        world, search, [trial for trial in search._all() if world.true(trial)[1] < 2600]
+        world, search, [trial for trial in search.outlook.all() if world.true(trial)[1] < 2600]
     )
 
 

@@ -1,0 +1,100 @@
+"""What is worth measuring, by prediction: every configuration at every load, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perf.tune.judge import Evidence
+from perf.tune.predict import Predictor, Trial, sensible, without_delay
+from perf.tune.request import TuneRequest
+from perf.tune.space import Space
+
+PROMISING = 1.02
+"""How much better than the leader something is to be, as it is predicted, before it is measured."""
+
+FEWEST_TRIALS, DOUBTFUL = 5, 0.8
+"""Until so many trials were measured, also what is predicted to be only this good is: predictions may be wrong."""
+
+MOST_TRIALS = 14
+"""Beyond this many different trials nothing new is tried: predictions that were wrong so often will not be right."""
+
+REFINED = 30
+"""So many of the best trials are predicted with all queue delays too."""
+
+UNLIKE = 0.45
+"""How unlike two newcomers of one round are to be: two of a kind tell little more than one."""
+
+MARGIN = 1.2
+"""How far below the limit a latency is to be predicted, if it is to be found there with its whole interval."""
+
+
+@dataclass
+class Outlook:
+    """Predictions beside what is known."""
+
+    request: TuneRequest
+    space: Space
+    predictor: Predictor
+    evidence: Evidence
+    _trials: Sequence[Trial] = ()
+
+    def promising(self, leader: Trial | None, default: Trial, width: int) -> list[Trial]:
+        """The best of what was not measured, each unlike the others, as many as ``width``."""
+        evidence = self.evidence
+        if len(evidence.rounds) + len(evidence.failed) >= MOST_TRIALS:
+            return []
+        factor = PROMISING if len(evidence.rounds) > FEWEST_TRIALS else DOUBTFUL
+        bar = factor * evidence.worth(leader) if leader is not None and evidence.count(leader) else 0.0
+        # A queue delay is a fine point: it is looked at where the rest is good already.
+        known = (0, self.space.default.max_queue_delay_microseconds)
+        ranked = self._ranked([t for t in self.all() if t.settings.max_queue_delay_microseconds in known])
+        good = {without_delay(trial) for _, trial in ranked[:REFINED]}
+        fine = [t for t in self.all() if t.settings.max_queue_delay_microseconds not in known]
+        ranked += self._ranked([t for t in fine if without_delay(t) in good])
+        ranked = [(worth, trial) for worth, trial in ranked if worth > bar and trial.settings != default.settings]
+        ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or trial in evidence.failed)]
+        ranked.sort(key=lambda pair: (-pair[0], pair[1].settings.distance(default.settings)))
+        chosen: list[Trial] = []
+        for _, trial in ranked:
+            if all(trial.distance(other) >= UNLIKE for other in [*chosen, *evidence.rounds]):
+                chosen.append(trial)
+            if len(chosen) == width:
+                break
+        return chosen
+
+    def _ranked(self, trials: Sequence[Trial]) -> list[tuple[float, Trial]]:
+        """Those that are predicted to keep the limit, with what they are worth, the best first."""
+        found = [(*self.worth_and_holds(trial), trial) for trial in trials]
+        return sorted(((worth, trial) for worth, holds, trial in found if holds), key=lambda pair: -pair[0])
+
+    def all(self) -> Sequence[Trial]:
+        """Every configuration at every load at which it makes sense."""
+        if not self._trials:
+            loads = self.request.loads
+            found = [
+                Trial(s, arrivals)
+                for s in self.space.settings()
+                for arrivals in loads
+                if sensible(s, arrivals, self.space.default)
+            ]
+            self._trials = found
+        return self._trials
+
+    def worth_and_holds(self, trial: Trial) -> tuple[float, bool]:
+        """What a trial is predicted to be worth, and whether it is predicted to keep the limit, with a margin."""
+        expected = self.predictor.expected(trial)
+        holds = self.request.limit is None or expected.latency_us * MARGIN <= self.request.limit.us
+        return self.evidence.worth_of(trial, expected.inferences_per_s, expected.latency_us), holds
+
+    def holds(self, trial: Trial) -> bool:
+        """The second of :meth:`worth_and_holds`."""
+        return self.worth_and_holds(trial)[1]
+
+    def best(self, trials: Sequence[Trial]) -> Trial:
+        """The best that is predicted to keep the limit; the one with the lowest latency where none is."""
+        worths = {trial: self.worth_and_holds(trial) for trial in trials}
+        within = [trial for trial, (_, holds) in worths.items() if holds]
+        if within:
+            return max(within, key=lambda trial: worths[trial][0])
+        return min(trials, key=lambda trial: self.predictor.expected(trial).latency_us)

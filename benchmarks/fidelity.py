@@ -46,8 +46,6 @@ from serving import Server  # noqa: E402
 
 Figures = dict[str, float]
 NAMES = ("inferences/s", "mean", "p50", "p90", "p95", "p99")
-ENOUGH = {"p90": 100, "p95": 200, "p99": 1000}
-"""Requests that a percentile wants: ten beyond it."""
 
 SEEDS = 40
 _MEAN = re.compile(r"Avg latency: (\d+) usec \(standard deviation")
@@ -72,9 +70,9 @@ def theirs_of(folder: Path) -> Figures:
 
 def own_figures(server: Server, folder: Path, seconds: float) -> Iterator[str]:
     """The first table."""
-    yield "| model | load | requests | " + " | ".join(NAMES) + " | p95, p99 at its rank |"
-    yield "|---|---|---|" + "---|" * (len(NAMES) + 1)
-    worst = dict.fromkeys([*NAMES, "rank"], 0.0)
+    yield "| model | load | requests | " + " | ".join(NAMES) + " |"
+    yield "|---|---|---|" + "---|" * len(NAMES)
+    worst = dict.fromkeys(NAMES, 0.0)
     cases: tuple[tuple[str, Literal["http", "grpc"], int], ...] = (
         ("light", "http", 1),
         ("light", "grpc", 1),
@@ -99,22 +97,12 @@ def own_figures(server: Server, folder: Path, seconds: float) -> Iterator[str]:
             raw = result.folder / point.raw
             ours, theirs = ours_of(point), theirs_of(raw)
             off = {name: (ours[name] / theirs[name] - 1) * 100 for name in NAMES}
-            weak = {name for name, least in ENOUGH.items() if point.latency.requests < least}
-            ordered = np.sort(read_profile(raw / "profile.json").latency_us)
-            ranked = [(_at_rank(ordered, percent) / theirs[f"p{percent}"] - 1) * 100 for percent in (95, 99)]
-            for name in off.keys() - weak:
+            for name in NAMES:
                 worst[name] = max(worst[name], abs(off[name]))
-            worst["rank"] = max(worst["rank"], *map(abs, ranked))
-            cells = [f"{off[name]:+.3f}%" + ("?" if name in weak else "") for name in NAMES]
+            cells = [f"{off[name]:+.3f}%" for name in NAMES]
             load = f"{protocol}, concurrency {point.concurrency}, batch {batch}"
-            cells.append(", ".join(f"{value:+.3f}%" for value in ranked))
             yield "| " + " | ".join([model, load, f"{point.latency.requests:,}", *cells]) + " |"
     yield "| **largest** | | | " + " | ".join(f"**{value:.3f}%**" for value in worst.values()) + " |"
-
-
-def _at_rank(ordered: NDArray[np.float64], percent: int) -> float:
-    """The request that perf_analyzer takes: the nearest rank."""
-    return float(ordered[int(percent / 100 * (len(ordered) - 1) + 0.5)])
 
 
 def queue_of(due_us: NDArray[np.float64], busy_us: NDArray[np.float64], rest_us: float) -> NDArray[np.float64]:
@@ -297,10 +285,8 @@ def page(parts: Sequence[tuple[str, str, Sequence[str]]], command: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-CSV_TEXT = """How far our figures lie from perf_analyzer's own CSV of the same run. Both take the same three windows; it
-cuts times to whole microseconds, and takes the request nearest to a rank; we interpolate between the two beside it.
-`?`: fewer than ten requests lie beyond the percentile, as bench-repo says too (not in the largest); at its own rank
-ours is the same there as well."""
+CSV_TEXT = """How far our figures lie from perf_analyzer's own CSV of the same run. Both take the same three windows,
+and for a percentile the request nearest to the rank; it cuts times to whole microseconds."""
 
 RATE_TEXT = """Ratios of what was measured to what a queue with one server gives. `same arrivals`: the queue played with
 the times at which these very requests were due, and what each took. `simulation`: `perf/tune/simulate.py`, the median

@@ -42,14 +42,20 @@ def histogram_of(latency_us: NDArray[np.float64]) -> Histogram:
     )
 
 
+def nearest_rank(ordered: NDArray[np.float64], percent: float) -> float:
+    """A percentile as perf_analyzer takes it: the time of the request nearest to the rank."""
+    return float(ordered[int(percent / 100 * (len(ordered) - 1) + 0.5)])
+
+
 def latency_of(profile: Profile) -> Latency:
-    """Percentiles over all requests, linear between neighbours (numpy's default)."""
+    """Percentiles over all requests, by :func:`nearest_rank`."""
     return latency_from(profile.latency_us, scheduled=profile.due_ns is not None)
 
 
 def latency_from(latency_us: NDArray[np.float64], *, scheduled: bool) -> Latency:
     """The same of latencies in microseconds; p99.9 is None where not one request lies beyond it."""
-    p50, p90, p95, p99, p99_9 = (float(value) for value in np.percentile(latency_us, (*PERCENTILES, 99.9)))
+    ordered = np.sort(latency_us)
+    p50, p90, p95, p99, p99_9 = (nearest_rank(ordered, percent) for percent in (*PERCENTILES, 99.9))
     return Latency(
         requests=len(latency_us),
         mean_us=float(latency_us.mean()),

@@ -70,12 +70,12 @@ class World:
         return Measured(rate * one, latency * two, 500, compute_us=compute)
 
 
-def search_for(world, tmp_path, journal=None, resume=False, minutes=5.0, ends_at_s=math.inf, **asked):
+def search_for(world, tmp_path, journal=None, resume=False, minutes=5.0, ends_at_s=math.inf, space=SPACE, **asked):
     request = TuneRequest(Path(tmp_path), "m", minutes=minutes, **asked)
     kept = Journal(journal, {"model": "m"}, resume=resume)
-    evidence = Evidence(request.goal, request.limit, SPACE.cores)
+    evidence = Evidence(request.goal, request.limit, space.cores)
     predictor = Predictor(CURVES, request.percentile)
-    return Search(request, SPACE, predictor, evidence, world, kept, ends_at_s)
+    return Search(request, space, predictor, evidence, world, kept, ends_at_s)
 
 
 def finished(search, **options):
@@ -141,10 +141,8 @@ def test_a_limit_that_nothing_can_keep_names_the_nearest(tmp_path):
 
 def test_where_the_default_is_as_good_as_anything_it_stays(tmp_path):
     world = World(noise=0.05)
-    search = search_for(world, tmp_path, concurrency=16)
-    search.space = Space(
-        Settings("int8", 2, 1, 16), ("int8",), (2,), (1,), (16,), (8,), (50,), cores=2
-    )  # nothing beats all at once  # fmt: skip
+    space = Space(Settings("int8", 2, 1, 16), ("int8",), (2,), (1,), (16,), (8,), (50,), cores=2)
+    search = search_for(world, tmp_path, space=space, concurrency=16)  # nothing beats all at once
     search.run()
     result = finished(search)
     assert result.status == "default" and result.fields == {} and result.chosen == result.default

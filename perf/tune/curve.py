@@ -82,6 +82,23 @@ class Curve:
         return cls(str(data["variant"]), data["threads"], timings, float(data["rest_us"]))
 
 
+def supposed(curve: Curve, threads: int | None, seen: Curve, other: Curve) -> Curve:
+    """The curve of a variant at a number of threads that was not timed, from those of another variant.
+
+    Args:
+        curve: of the variant, at the threads of ``seen``.
+        seen: of another variant; ``other``: of that one at the threads that are wanted.
+    """
+    timings = tuple(
+        Timing(each.batch, each.busy, each.us * _factor(each, seen, other), each.executions) for each in curve.timings
+    )
+    return Curve(curve.variant, threads, timings, curve.rest_us)
+
+
+def _factor(at: Timing, seen: Curve, other: Curve) -> float:
+    return other.time_us(at.batch, at.busy) / max(seen.time_us(at.batch, at.busy), 1e-9)
+
+
 def _between(row: Sequence[tuple[int, float]], batch: int) -> float:
     """Linear between neighbours; beyond the largest on the line through the last two, never falling."""
     sizes = [size for size, _ in row]

@@ -13,7 +13,7 @@ from perf.binary import find_binary
 from perf.environment import cpu_times, load_1min, machine_facts, steal_percent
 from perf.presence import Presence
 from perf.stability import machine_doubts
-from perf.tune.curve import Curve
+from perf.tune.curve import Curve, supposed
 from perf.tune.journal import Journal
 from perf.tune.judge import Evidence, Measured
 from perf.tune.measuring import Meter
@@ -31,6 +31,8 @@ from serving.progress import SILENT, Reporter
 CURVES_SHARE = 0.15
 """Of the time, for the curves together."""
 CURVE_S = 8.0
+LEAST_CURVE_S = 3.0
+"""What one takes whatever it is given: loading, and a few executions of every batch."""
 SECONDS = 1.2
 """One trial in one round; less where the time is short. Many short rounds say more than few long ones."""
 SHORT_SECONDS = 0.5
@@ -131,7 +133,10 @@ def _timed(
     first = space_of(usable, stage.configs, cores=cores, free_bytes=free_memory_bytes())
     curves = {(curve.variant, curve.threads): curve for curve in kept.curves}
     wanted = [key for key in first.curves() if key not in curves]
-    seconds = min(CURVE_S, CURVES_SHARE * request.minutes * 60 / max(1, len(wanted)))
+    all_s = CURVES_SHARE * request.minutes * 60
+    if len(wanted) * LEAST_CURVE_S > all_s:  # then numbers of threads for one variant alone
+        wanted = [key for key in wanted if first.default.variant == key[0] or first.default.threads == key[1]]
+    seconds = min(CURVE_S, all_s / max(1, len(wanted)))
     for variant, threads in wanted:
         title = f"time {variant or request.model}" + (f" with {threads} threads" if threads else "")
         with reporter.step(title) as step:
@@ -146,6 +151,11 @@ def _timed(
             kept.curve(curve)
             step.done("timed", f"{curve.time_us(1, 1):.0f} us at batch 1, {_at_most(curve)}")
     base = curves[first.default.variant, first.default.threads]
+    for variant, threads in first.curves():
+        seen, other = curves.get((variant, first.default.threads)), curves.get((first.default.variant, threads))
+        untimed = (variant, threads) not in curves and (variant, threads) not in wanted
+        if untimed and seen is not None and other is not None:
+            curves[variant, threads] = supposed(seen, threads, base, other)
     space = space_of(
         [variant for variant in usable if any(name == variant.name for name, _ in curves)],
         stage.configs,

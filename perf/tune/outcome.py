@@ -9,6 +9,7 @@ from typing import Any, Literal
 from perf.tune.capacity import capacity_for
 from perf.tune.judge import Evidence
 from perf.tune.predict import Trial
+from perf.tune.reasons import gained, stayed, too_early
 from perf.tune.result import Capacity, Knob, Row, TuneResult
 from perf.tune.search import Search
 from perf.tune.space import KNOBS, THREADS, Settings
@@ -149,27 +150,10 @@ def _reason(search: Search, chosen: Trial | None, nearest: Trial | None, default
         assert nearest is not None and request.limit is not None
         latency = evidence.latency(nearest)
         if evidence.count(nearest) < 2:
-            return (
-                f"the time was up before anything was measured twice: give it more --minutes than {request.minutes:g}"
-            )
+            return too_early(request.minutes)
         got = f"{latency.value / 1e3:.3g} ms ({latency.low / 1e3:.3g} to {latency.high / 1e3:.3g})"
         return f"nothing surely keeps {request.limit.spell()}: the nearest has {got}, {nearest.settings.spell()}"
     if chosen.settings != default.settings:
-        ratio = evidence.ratio(chosen, default)
-        if ratio is None:
-            return "the default does not keep the limit, this does"
-        times = f"{ratio.value:.2f} times ({ratio.low:.2f} to {ratio.high:.2f})"
-        if not evidence.holds(default):
-            return f"the default does not surely keep the limit, this does; {what[request.goal]}: {times} the default"
-        return f"{what[request.goal]}: {times} as good as the default"
+        return gained(evidence, chosen, default, what[request.goal])
     others = [trial for trial in evidence.trials if trial.settings != default.settings]
-    if not others:
-        return "nothing else was promising enough to be measured" + (", the time was up" if search.out_of_time else "")
-    best = max(others, key=evidence.worth)
-    ratio = evidence.ratio(best, default)
-    if ratio is None or ratio.low <= 0:
-        return "nothing else was measured often enough to be surely better: more --minutes"
-    return (
-        f"nothing is surely better than the default: the best other is {ratio.value:.2f} times as good "
-        f"({ratio.low:.2f} to {ratio.high:.2f})"
-    )
+    return stayed(evidence, others, default, out_of_time=search.out_of_time)

@@ -154,13 +154,15 @@ def _untunable(spec: ModelSpec, config: Mapping[str, Any]) -> Problem | None:
 
 
 @contextmanager
-def open_stage(variants: Sequence[Variant], *, reporter: Reporter = SILENT) -> Iterator[Stage]:
-    """Start a server for these variants; it is gone with its repository when the block ends.
+def own_server(
+    repository: Path, extra_args: Sequence[str] = (), *, reporter: Reporter = SILENT
+) -> Iterator[tuple[Target, Path]]:
+    """A server with an empty repository of its own, in which the models of another one are linked; with that folder.
+
+    Nothing is loaded yet. Both are gone when the block ends.
 
     Raises:
         ServerStartError, RuntimeUnavailableError: no server could be started.
-        ModelLoadError: the model does not load as it is.
-        TuneUsageError: it is of a kind that is not tuned.
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-repo-"))
     try:
@@ -171,26 +173,45 @@ def open_stage(variants: Sequence[Variant], *, reporter: Reporter = SILENT) -> I
             model_control_mode="explicit",
             exit_on_error=False,
             exit_timeout_s=2,
+            extra_args=list(extra_args),
             reporter=reporter,
         )
         with server, Client(f"http://{server.http_url}", timeout_s=_LOAD_TIMEOUT_S) as client:
             facts = {"kind": runtime.kind, "url": server.http_url, "runtime": runtime.describe()}
-            target = Target(client, server.http_url, facts, ended=lambda: how_it_ended(server))
-            stage = Stage(target, folder, {each.name: each for each in variants})
-            for path in variants[0].folder.parent.iterdir():  # only what is asked for is loaded
+            for path in repository.iterdir():  # only what is asked for is loaded
                 if path.is_dir() and not path.name.startswith("."):
                     (folder / path.name).symlink_to(path.absolute(), target_is_directory=True)
-            for number, variant in enumerate(variants):
-                try:
-                    stage.read(variant)
-                except ServerUnavailableError:
-                    raise
-                except TritonRepoError as error:
-                    if number == 0:
-                        raise
-                    reporter.warn(
-                        f"{variant.model} is left out: {error.what}" + (f": {error.got}" if error.got else "")
-                    )
-            yield stage
+            yield Target(client, server.http_url, facts, ended=lambda: how_it_ended(server)), folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_variants(stage: Stage, *, reporter: Reporter = SILENT) -> None:
+    """See every variant of a stage; one that does not load is left out, unless it is the one that is served now.
+
+    Raises:
+        ModelLoadError: the model does not load as it is.
+        TuneUsageError: it is of a kind that is not tuned.
+    """
+    for number, variant in enumerate(list(stage.variants.values())):
+        try:
+            stage.read(variant)
+        except ServerUnavailableError:
+            raise
+        except TritonRepoError as error:
+            if number == 0:
+                raise
+            reporter.warn(f"{variant.model} is left out: {error.what}" + (f": {error.got}" if error.got else ""))
+
+
+@contextmanager
+def open_stage(variants: Sequence[Variant], *, reporter: Reporter = SILENT) -> Iterator[Stage]:
+    """Start a server for these variants, the one that is served now first; it is gone when the block ends.
+
+    Raises:
+        ServerStartError, RuntimeUnavailableError, ModelLoadError, TuneUsageError: see the two above.
+    """
+    with own_server(variants[0].folder.parent, reporter=reporter) as (target, folder):
+        stage = Stage(target, folder, {each.name: each for each in variants})
+        read_variants(stage, reporter=reporter)
+        yield stage

@@ -13,6 +13,7 @@ from perf.tune.joint.result import Carried, Change, JointResult, ModelFigures, P
 from perf.tune.joint.search import JointSearch
 from perf.tune.joint.stage import RESOURCE, limiter_arguments
 from perf.tune.outcome import fields_of
+from perf.tune.reasons import gained, stayed, too_early
 
 FEWEST_BEYOND = 3
 """Requests beyond a percentile, over all rounds, before it is taken as it is."""
@@ -184,9 +185,7 @@ def _reason(search: JointSearch, chosen: JointTrial | None, nearest: JointTrial 
     if chosen is None:
         assert nearest is not None
         if evidence.count(nearest) < 2:
-            return (
-                f"the time was up before anything was measured twice: give it more --minutes than {request.minutes:g}"
-            )
+            return too_early(request.minutes)
         shares = evidence.shares(nearest)
         worst = max(shares, key=lambda name: shares[name])
         wanted = next(each for each in request.wanted if each.model == worst)
@@ -204,21 +203,6 @@ def _reason(search: JointSearch, chosen: JointTrial | None, nearest: JointTrial 
     headroom = any(wanted.limit for wanted in request.wanted) and not request.is_ensemble
     what = named.get(request.goal, "headroom below the limits" if headroom else "latency")
     if chosen.plan != default.plan:
-        ratio = evidence.ratio(chosen, default)
-        if ratio is None:
-            return "what is there does not keep the limits, this does"
-        times = f"{ratio.value:.2f} times ({ratio.low:.2f} to {ratio.high:.2f})"
-        if not evidence.holds(default):
-            return f"what is there does not surely keep the limits, this does; {what}: {times} what is there"
-        return f"{what}: {times} as good as what is there"
+        return gained(evidence, chosen, default, what)
     others = [trial for trial in evidence.trials if trial.plan != default.plan]
-    if not others:
-        return "nothing else was promising enough to be measured" + (", the time was up" if search.out_of_time else "")
-    best = max(others, key=evidence.worth)
-    ratio = evidence.ratio(best, default)
-    if ratio is None or ratio.low <= 0:
-        return "nothing else was measured often enough to be surely better: more --minutes"
-    return (
-        f"nothing is surely better than what is there: the best other is {ratio.value:.2f} times as good "
-        f"({ratio.low:.2f} to {ratio.high:.2f})"
-    )
+    return stayed(evidence, others, default, out_of_time=search.out_of_time)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,16 +14,14 @@ from perf.inputs import Request, RequestData, model_spec, request_data
 from perf.target import Subject, Target
 from perf.tune.joint.plan import Plan, way_of
 from perf.tune.space import Settings, config_with
-from perf.tune.stage import Stage
+from perf.tune.stage import Stage, own_server, read_variants
 from perf.tune.variants import find_variants
-from serving import Client, Server, find_runtime
-from serving.errors import ServerUnavailableError, TritonRepoError
+from serving import Client
 from serving.progress import SILENT, Reporter
 
 RESOURCE = "cores"
 """The rate limiter's resource: an execution takes one for each thread that it keeps busy."""
 
-_LOAD_TIMEOUT_S = 300.0
 _ENSEMBLE = "tune-repo-ensemble"
 
 
@@ -134,51 +130,26 @@ def open_joint_stage(
         TuneUsageError: one is not there, or of a kind that is not tuned.
     """
     found = {name: find_variants(repository, name) for name in models}
-    folder = Path(tempfile.mkdtemp(prefix="tune-repo-"))
-    try:
-        runtime = find_runtime(reporter=reporter)
-        server = Server(
-            folder,
-            runtime=runtime,
-            model_control_mode="explicit",
-            exit_on_error=False,
-            exit_timeout_s=2,
-            extra_args=limiter_arguments(limiter) if limiter is not None else [],
-            reporter=reporter,
-        )
-        with server, Client(f"http://{server.http_url}", timeout_s=_LOAD_TIMEOUT_S) as client:
-            facts = {"kind": runtime.kind, "url": server.http_url, "runtime": runtime.describe()}
-            stage = JointStage(Target(client, server.http_url, facts), {})
-            for path in repository.iterdir():
-                if path.is_dir() and not path.name.startswith("."):
-                    (folder / path.name).symlink_to(path.absolute(), target_is_directory=True)
-            members = models
-            if ensemble:
-                members = _read_ensemble(stage, models[0], folder)
-                found = {name: find_variants(repository, name) for name in members}
+    arguments = limiter_arguments(limiter) if limiter is not None else []
+    with own_server(repository, arguments, reporter=reporter) as (target, folder):
+        stage = JointStage(target, {})
+        members = models
+        if ensemble:
+            members = _read_ensemble(stage, models[0], folder)
+            found = {name: find_variants(repository, name) for name in members}
+        for place, name in enumerate(members):
+            stage.stages[name] = _member(stage.target, folder, f"tune-repo-{place + 1}", found[name], reporter)
+        if ensemble:
+            _ask_steps(stage, members)
+        if limiter is not None:
             for place, name in enumerate(members):
-                stage.stages[name] = _member(stage.target, folder, f"tune-repo-{place + 1}", found[name], reporter)
-            if ensemble:
-                _ask_steps(stage, members)
-            if limiter is not None:
-                for place, name in enumerate(members):
-                    stage.limited[name] = _with_limiter(stage.stages[name], f"tune-repo-{place + 1}-limited", limiter)
-            yield stage
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                stage.limited[name] = _with_limiter(stage.stages[name], f"tune-repo-{place + 1}-limited", limiter)
+        yield stage
 
 
 def _member(target: Target, folder: Path, prefix: str, variants: tuple[Any, ...], reporter: Reporter) -> Stage:
     stage = Stage(target, folder, {each.name: each for each in variants}, prefix=prefix)
-    for number, variant in enumerate(variants):
-        try:
-            stage.read(variant)
-        except ServerUnavailableError:
-            raise
-        except TritonRepoError as error:
-            if number == 0:
-                raise
-            reporter.warn(f"{variant.model} is left out: {error.what}" + (f": {error.got}" if error.got else ""))
+    read_variants(stage, reporter=reporter)
     return stage
 
 

@@ -10,7 +10,7 @@ EXAMPLES := $(wildcard examples/*/models.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-short test lint types unit big-test compose-test bench chaos wheel clean \
-	update-bench precision-bench coverage-bench gpu-bench ensemble-bench trust-bench fidelity-bench differential
+	update-bench precision-bench coverage-bench gpu-bench ensemble-bench trust-bench fidelity-bench tuning-bench differential
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -68,6 +68,9 @@ trust-bench: install ## one model under two names, and one 5% slower, 50 times (
 
 fidelity-bench: install ## our figures against perf_analyzer's own and against a queue (about 6 minutes)
 	$(BIN)/python benchmarks/fidelity.py --write
+
+tuning-bench: install ## tune-repo beside Model Analyzer and Triton's automatic configuration (about 45 minutes)
+	$(BIN)/python benchmarks/tuning.py --write
 
 gpu-bench: install ## the CUDA provider in Triton against PyTorch; needs an NVIDIA GPU
 	$(BIN)/python benchmarks/gpu.py

@@ -92,7 +92,7 @@ def test_every_doubt_of_a_point_has_a_meaning_for_the_table():
     doubts += server_doubts(side(failures=1, requests=1000, cache_hits=1), 100)
     doubts += queue_growing([window(1, 1), window(1, 9)], 100, 10)
     doubts += slow_start(np.array([900.0] + [1.0] * 99))
-    elsewhere = {"cut_short", "wrong_answers", "client_saturated", "throttled"}  # rounds, answers, usage
+    elsewhere = {"cut_short", "wrong_answers", "client_saturated", "throttled", "clock_throttled"}  # rounds, usage
     assert {doubt.code for doubt in doubts} | elsewhere == set(MEANINGS)
 
 

@@ -490,4 +490,4 @@ def test_the_weights_stay_on_disk_and_a_thousand_files_take_a_second(tmp_path):
     began = time.process_time()
     for path in paths:
         summary_of(path)
-    assert (time.process_time() - began) * 5 < 2
+    assert (time.process_time() - began) * 5 < 8  # about one on a quiet machine; reading weights would be far more

@@ -66,7 +66,7 @@ def test_a_search_writes_overrides_that_can_be_applied(tune, one_model, tmp_path
     result = json.loads(out)
     assert result["schema"] == "triton-repo/tune" and result["status"] in ("found", "default")
     assert result["default"]["rounds"] >= 3 and result["default"]["inferences_interval"][0] > 0
-    assert result["capacity"]["machines"] >= 1 and result["predicted"] > 10
+    assert result["capacity"]["machines"] >= 1 and result["predicted"] >= 1
     data = yaml.safe_load((tmp_path / "overrides.yaml").read_text())
     assert data["models"] == ({"scale": result["fields"]} if result["fields"] else {})
     assert set(result["fields"]) <= set(KEYS) and data["evidence"]["scale"]["measurements"] == result["measurements"]

@@ -19,6 +19,10 @@ class AnalyzerError(TritonRepoError):
     """perf_analyzer ran and gave no measurement; carries the reason in its own words and ours."""
 
 
+class AnalyzerCrashError(AnalyzerError):
+    """perf_analyzer ended itself (SIGABRT, SIGSEGV, ...); it may not do so again."""
+
+
 class RawFileError(TritonRepoError):
     """A file that perf_analyzer wrote is not what it should be."""
 

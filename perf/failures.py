@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perf.errors import AnalyzerError
+from perf.errors import AnalyzerCrashError, AnalyzerError
 from serving.errors import ServerUnavailableError, TritonRepoError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NO_REQUESTS = "No valid requests recorded"
 _SAID = re.compile(r"(?:Thread \[\d+\] had error: |[Ee]rror: )(.+)")
+
+_CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
+"""Signals that a program gets for what it did itself."""
 
 
 def explain(
@@ -53,7 +56,7 @@ def explain(
             return make(load, where, said, match)
     if returncode is not None and returncode < 0:
         name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else str(-returncode)
-        return AnalyzerError(
+        return (AnalyzerCrashError if name in _CRASHES else AnalyzerError)(
             f"perf_analyzer was ended by {name}",
             where=where,
             got=said,

@@ -14,7 +14,7 @@ from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
 from perf.answers import References, references
 from perf.binary import Binary
 from perf.borders import Borders
-from perf.errors import AnalyzerError
+from perf.errors import AnalyzerCrashError, AnalyzerError
 from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
 from perf.nvml import Gpus
@@ -122,11 +122,18 @@ class Run:
         at_start: Callable[[Load], None] = lambda load: None,
         at_end: Callable[[], None] = lambda: None,
     ) -> Output:
-        """Run perf_analyzer, with longer windows where one passed without an answer."""
+        """Run perf_analyzer, with longer windows where one passed without an answer; once more where it crashed."""
+        crashed = False
         while True:
             start = partial(at_start, load)
             try:
                 return analyze(self.binary, load, place, timeout_s=timeout_s(load), at_start=start, at_end=at_end)
+            except AnalyzerCrashError as error:
+                if crashed:
+                    raise
+                crashed = True
+                self.reporter.warn(f"{load.model}: {error.what} ({error.got}); it is run once more")
+                continue
             except AnalyzerError as error:
                 if NO_REQUESTS not in error.got or load.window_s >= SLOWEST_ANSWER_S:
                     raise

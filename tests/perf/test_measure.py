@@ -144,6 +144,24 @@ def test_a_point_that_fails_does_not_cost_the_others(server, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(("crashes", "ok"), [(1, True), (2, False)])
+def test_a_crash_of_perf_analyzer_is_tried_once_more(server, monkeypatch, crashes, ok):
+    from perf.errors import AnalyzerCrashError
+
+    real, left = runner.analyze, [crashes]
+
+    def may_crash(binary, load, folder, **others):
+        if load.windows == 3 and left[0]:
+            left[0] -= 1
+            raise AnalyzerCrashError("perf_analyzer was ended by SIGABRT", got="Bad file descriptor")
+        return real(binary, load, folder, **others)
+
+    monkeypatch.setattr(runner, "analyze", may_crash)
+    (point,) = bench(url=server.http_url, models=["scale"], concurrency=[1], seconds=0.3).points
+    assert point.ok == ok and left == [0]
+    assert ok or point.error["what"] == "perf_analyzer was ended by SIGABRT"
+
+
 def test_a_server_that_dies_on_the_way_keeps_what_was_measured(repository, monkeypatch):
     from serving import Server
 

@@ -280,11 +280,12 @@ def _spell(ratio: Interval) -> str:
     return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def page(parts: Sequence[str]) -> Iterator[str]:
+def page(parts: Sequence[str], models: Sequence[str]) -> Iterator[str]:
     """The whole page."""
+    some = f" --models {' '.join(models)}" if len(models) < len(LIMITS_MS) else ""
     yield "# tune-repo, Model Analyzer, and no tuning at all"
     yield ""
-    yield f"Made by `python benchmarks/tuning.py --write` on {date.today()}, on {cpu_model()}: the embedded server and"
+    yield f"Made by `python benchmarks/tuning.py{some} --write` on {date.today()}, on {cpu_model()}: the embedded server and"
     yield "perf_analyzer on the same two cores, HTTP, one sample a request."
     yield f"{ROUNDS} rounds of {SECONDS:g} s in turns, half of them to choose each one's load, the other half printed"
     yield "here: medians with 95% intervals, ratios of rounds in pairs. `measured` and `s` are what the search took;"
@@ -311,7 +312,7 @@ def main() -> int:
             compete(model, repository, found, folder)
             parts += [*table(model, found), *(f"- {note}" for note in notes), ""]
             print("\n".join(parts), flush=True)
-    text = "\n".join(page(parts)).rstrip() + "\n"
+    text = "\n".join(page(parts, args.models)).rstrip() + "\n"
     print(text)
     if args.write:
         (HERE / "tuning.md").write_text(text, encoding="utf-8")

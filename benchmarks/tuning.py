@@ -186,7 +186,7 @@ def contenders(model: str, repository: Path, folder: Path, program: Path) -> tup
     return found, notes
 
 
-def compete(model: str, repository: Path, found: Mapping[str, Contender], folder: Path) -> None:
+def compete(model: str, repository: Path, found: Mapping[str, Contender], folder: Path, rounds: int) -> None:
     """Measure everybody in turns on one server; the rounds are put into the contenders."""
     limit_us = LIMITS_MS[model] * 1000
     reporter = Progress()
@@ -198,8 +198,8 @@ def compete(model: str, repository: Path, found: Mapping[str, Contender], folder
             step.done("looked", str(looked))
         pairs = [(label, concurrency) for label, loads in looked.items() for concurrency in loads]
         names = [f"{label}@{concurrency}" for label, concurrency in pairs]
-        for number in range(1, ROUNDS + 1):
-            with reporter.step(f"{model}: round {number} of {ROUNDS}"):
+        for number in range(1, rounds + 1):
+            with reporter.step(f"{model}: round {number} of {rounds}"):
                 for name in in_turn(names, number):
                     label, concurrency = pairs[names.index(name)]
                     _measure(meter, found[label], concurrency, number)
@@ -280,14 +280,15 @@ def _spell(ratio: Interval) -> str:
     return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def page(parts: Sequence[str], models: Sequence[str]) -> Iterator[str]:
+def page(parts: Sequence[str], models: Sequence[str], rounds: int) -> Iterator[str]:
     """The whole page."""
     some = f" --models {' '.join(models)}" if len(models) < len(LIMITS_MS) else ""
+    some += f" --rounds {rounds}" if rounds != ROUNDS else ""
     yield "# tune-repo, Model Analyzer, and no tuning at all"
     yield ""
     yield f"Made by `python benchmarks/tuning.py{some} --write` on {date.today()}, on {cpu_model()}:"
     yield "the embedded server and perf_analyzer on the same two cores, HTTP, one sample a request."
-    yield f"{ROUNDS} rounds of {SECONDS:g} s in turns, half of them to choose each one's load, the other half printed"
+    yield f"{rounds} rounds of {SECONDS:g} s in turns, half of them to choose each one's load, the other half printed"
     yield "here: medians with 95% intervals, ratios of rounds in pairs. `measured` and `s` are what the search took;"
     yield f"tune-repo was given Model Analyzer's time divided by {SHARE:g}."
     yield ""
@@ -300,7 +301,9 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=list(LIMITS_MS), default=list(LIMITS_MS))
     parser.add_argument("--folder", type=Path, default=HERE.parent / ".build/tuning-bench", help="what is kept")
     parser.add_argument("--write", action="store_true", help="write benchmarks/tuning.md")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="half of them choose, half are printed")
     args = parser.parse_args()
+    args.folder = args.folder.resolve()
     program = model_analyzer.environment(args.folder / "model-analyzer")
     parts: list[str] = []
     with tempfile.TemporaryDirectory(prefix="tuning-") as place:
@@ -309,10 +312,10 @@ def main() -> int:
             folder.mkdir()
             repository = built(model, args.folder)
             found, notes = contenders(model, repository, folder, program)
-            compete(model, repository, found, folder)
+            compete(model, repository, found, folder, args.rounds)
             parts += [*table(model, found), *(f"- {note}" for note in notes), ""]
             print("\n".join(parts), flush=True)
-    text = "\n".join(page(parts, args.models)).rstrip() + "\n"
+    text = "\n".join(page(parts, args.models, args.rounds)).rstrip() + "\n"
     print(text)
     if args.write:
         (HERE / "tuning.md").write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 READY = "READY"
 METRICS_PORT = 8002
+ENDING_S = 3.0
+"""How long it takes at most until it is known how a server ended."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Target:
         facts: what is written into the result about it.
         metrics_url: of its metrics, None where there are none.
         local: it runs on this machine.
-        ended: how the server that was started here has ended, in words; empty while it runs.
+        ended: how the server that was started here has ended, in words; empty while it runs. None for another's.
         python: the interpreter of its backends, where it is an embedded server; ``env``: what they are given.
     """
 
@@ -47,13 +50,18 @@ class Target:
     local: bool = True
     python: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    ended: Callable[[], str] = lambda: ""
+    ended: Callable[[], str] | None = None
 
     def gone(self) -> ServerUnavailableError | None:
         """What to say where the server is no more: nothing else can be measured then. None while it answers."""
-        how = self.ended()
+        ended = self.ended or (lambda: "")
+        how = ended()
         if not how and self.client.is_live():
             return None
+        until_s = time.monotonic() + (ENDING_S if self.ended is not None else 0.0)
+        while not how and time.monotonic() < until_s:  # it may be gone a moment before that is heard of
+            time.sleep(ENDING_S / 20)
+            how = ended()
         killed = "SIGKILL" in how
         return ServerUnavailableError(
             "the server died while it was measured",

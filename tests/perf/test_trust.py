@@ -31,6 +31,7 @@ def test_one_layer_more_is_five_percent_more_compute():
     assert len(layers["b"]) - len(layers["a"]) == 2
 
 
+@pytest.mark.big  # beside other tests a twin is slower for seconds on end
 @pytest.mark.server
 @pytest.mark.xdist_group("perf")
 def test_a_slower_model_is_found_and_the_same_one_under_two_names_is_not(tmp_path):

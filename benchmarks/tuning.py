@@ -15,6 +15,7 @@ whoever is lucky once is not lucky twice. Keep other work off the machine.
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
@@ -61,6 +62,8 @@ LOADS_EACH = 2
 SECONDS = 2.0
 SHARE = 3.0
 """tune-repo gets Model Analyzer's time divided by this."""
+
+_NUMBERS = itertools.count()
 
 AUTOMATIC, SPEC, ANALYZER = "Triton's automatic configuration", "the spec's default", "Model Analyzer, quick search"
 SAME, ALL = "tune-repo, the same artifact", "tune-repo, every variant"
@@ -221,7 +224,7 @@ def _measure(meter: Meter, contender: Contender, concurrency: int, number: int, 
     assert contender.settings is not None
     trial = Trial(contender.settings, Arrivals(concurrency=concurrency))
     about_us = 1e6 * concurrency / 100  # of an answer: windows are not to be shorter than a few of these
-    measured = meter.measure(trial, number, min(about_us, 3e5))
+    measured = meter.measure(trial, next(_NUMBERS), min(about_us, 3e5))  # two may have the same settings
     if keep:
         contender.rounds.setdefault(concurrency, {})[number] = measured
     return measured

@@ -63,8 +63,8 @@ coverage-bench: install ## twelve architectures in fp32, fp16 and int8 (about 20
 ensemble-bench: install ## the examples' ensembles, step by step, and what fusion wins (about 6 minutes)
 	$(BIN)/python benchmarks/ensembles.py --write
 
-trust-bench: install ## one model under two names, and one 5% slower, 50 times (COUNT=50; 20 s each on a quiet machine, 95 s at most)
-	$(BIN)/python benchmarks/trust.py --count $(or $(COUNT),50) --defaults $(or $(DEFAULTS),1)
+trust-bench: install ## one model under two names, and one 5% slower, 50 times (COUNT=50; 20 s each on a quiet machine, 95 s at most; RESUME=1)
+	$(BIN)/python benchmarks/trust.py --count $(or $(COUNT),50) --defaults $(or $(DEFAULTS),1) $(if $(RESUME),--resume)
 
 fidelity-bench: install ## our figures against perf_analyzer's own and against a queue (about 6 minutes)
 	$(BIN)/python benchmarks/fidelity.py --write

@@ -31,7 +31,7 @@ from builder.choose import steps_of  # noqa: E402
 from builder.host import cpu_model  # noqa: E402
 from builder.numerics import Array  # noqa: E402
 from perf.interleaved import Rounds, measure_interleaved, subject_of  # noqa: E402
-from perf.intervals import Interval, median_with_interval, ratio_of_medians  # noqa: E402
+from perf.intervals import Interval, median_with_interval, ratio_of_pairs  # noqa: E402
 from perf.target import Target  # noqa: E402
 from serving import Client, Server  # noqa: E402
 from serving.progress import Progress  # noqa: E402
@@ -151,7 +151,7 @@ def tables(case: Case, concurrency: int, rounds: Rounds) -> Iterator[str]:
         interval = median_with_interval(list(rounds.rates(model).values()))
         points = [point.latency for point in rounds.measured(model).values() if point.latency is not None]
         p50, p99 = (_median([each.p50_us for each in points]), _median([each.p99_us for each in points]))
-        ratio = _spell(ratio_of_medians(*rounds.paired_rates(models[0], model))) if model != models[0] else ""
+        ratio = _spell(ratio_of_pairs(*rounds.paired_rates(models[0], model))) if model != models[0] else ""
         yield (
             f"| {model}: {case.models[model]} | {interval.value:,.1f} | {interval.low:,.1f} to {interval.high:,.1f} "
             f"| {p50 / 1000:.2f} | {p99 / 1000:.2f} | {ratio} |"

@@ -3,18 +3,21 @@
     python benchmarks/trust.py                  # 50 runs; make trust-bench
     python benchmarks/trust.py --count 3        # fewer
     python benchmarks/trust.py --defaults 2     # what two runs without any option tell, beside it
+    python benchmarks/trust.py --resume         # go on with the runs that an interrupted one has made
 
 Each run is one `bench-repo --model same --model twin --model heavier --concurrency 1 --seconds 0.3 --difference 4` on a
 server of its own, and its verdicts are those of `bench-repo compare RUN:same RUN:twin` and `RUN:same RUN:heavier`. Each
 run is also held against the one before, as two runs at different times. `heavier` has 21 equal layers instead of 20;
 that this is 5% more compute is shown by the server's own statistics of the same run. benchmarks/trust.md is written
-anew after every run, so an interrupted one leaves what it has. Keep other work off the machine.
+anew after every run, so an interrupted one leaves what it has; the results are kept in .build/trust. Keep other work
+off the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 import sys
 import tempfile
@@ -39,6 +42,7 @@ from perf.references import Side  # noqa: E402
 from perf.result import BenchResult  # noqa: E402
 from serving.progress import Progress  # noqa: E402
 
+KEPT = HERE.parent / ".build" / "trust"
 MODELS = {"same": LAYERS, "twin": LAYERS, "heavier": LAYERS + 1}
 CONCURRENCY, SECONDS, DIFFERENCE = 1, 0.3, 4.0
 Logs = NDArray[np.float64]
@@ -95,9 +99,8 @@ def kinds() -> dict[str, Kind]:
     }
 
 
-def measured(repository: Path, budget_s: float) -> tuple[BenchResult, float]:
-    """One run, and the seconds that it took with its server."""
-    started_s = time.monotonic()
+def measured(repository: Path, budget_s: float) -> BenchResult:
+    """One run, on a server of its own."""
     result = bench(
         repository,
         models=list(MODELS),
@@ -109,7 +112,7 @@ def measured(repository: Path, budget_s: float) -> tuple[BenchResult, float]:
     )
     if not result.ok:
         raise SystemExit(f"not measured: {[run.error for run in result.models]}")
-    return result, time.monotonic() - started_s
+    return result
 
 
 def compared(first: BenchResult, one: str, second: BenchResult, other: str) -> Pair:
@@ -118,10 +121,10 @@ def compared(first: BenchResult, one: str, second: BenchResult, other: str) -> P
     return pair
 
 
-def verdicts_of(number: int, result: BenchResult, took_s: float, before: BenchResult | None) -> Iterator[Verdict]:
+def verdicts_of(number: int, result: BenchResult, before: BenchResult | None) -> Iterator[Verdict]:
     """The comparisons of a run: within it, and with the one before."""
     compute = {run.model: (run.points[0].server or _none()).compute_infer_us or math.nan for run in result.models}
-    rounds = len(result.points[0].rounds)
+    rounds, took_s = len(result.points[0].rounds), result.duration_s
     for kind, other, wanted in (("aa", "twin", ("no difference found",)), ("slower", "heavier", ("slower",))):
         pair = compared(result, "same", result, other)
         ratio = compute[other] / compute["same"]
@@ -178,7 +181,7 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
     speeds = [each.estimate.ratio for each in inside if each.estimate.ratio is not None]
     yield (
         f"- A comparison within a run took {statistics.median(took):.0f} s ({min(took):.0f} to {max(took):.0f}), "
-        f"server start included (two share a run), with {statistics.median(rounds):.0f} rounds ({min(rounds)} to "
+        f"warm-up included (two share a run), with {statistics.median(rounds):.0f} rounds ({min(rounds)} to "
         f"{max(rounds)})."
     )
     yield (
@@ -265,18 +268,49 @@ def by_default(repository: Path, number: int) -> Iterator[str]:
     yield ""
 
 
-def page(
-    found: dict[str, Kind], runs: Sequence[Logs], result: BenchResult, command: str, minutes: float, more: Sequence[str]
-) -> str:
+def judged(runs: Sequence[BenchResult]) -> dict[str, Kind]:
+    """All comparisons of these runs."""
+    found, before = kinds(), None
+    for number, result in enumerate(runs, 1):
+        for verdict in verdicts_of(number, result, before):
+            found[verdict.kind].verdicts.append(verdict)
+        before = result
+    return found
+
+
+def kept(resume: bool) -> list[BenchResult]:
+    """The runs that are kept, where they are gone on with; otherwise they are removed."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    files = sorted(KEPT.glob("[0-9]*.json"))
+    if resume:
+        return [BenchResult.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+    for file in files:
+        file.unlink()
+    return []
+
+
+def stolen(runs: Sequence[BenchResult]) -> str:
+    """How much of the processor's time others had."""
+    said = [doubt.message for result in runs for doubt in result.doubts if doubt.code == "cpu_steal"]
+    found = sorted(float(match[1]) for text in said if (match := re.search(r"([\d.]+)%", text)))
+    if not found:
+        return "The machine was quiet in every run."
+    return (
+        f"In {len(found)} of {len(runs)} runs the hypervisor kept a part of the processor time from the machine: "
+        f"{statistics.median(found):.0f}% (median of these; {found[0]:.0f} to {found[-1]:.0f}%)."
+    )
+
+
+def page(runs: Sequence[BenchResult], command: str, more: Sequence[str]) -> str:
     """The whole page."""
-    machine = result.machine
-    steal = [doubt.message for doubt in result.doubts]
+    result, found = runs[-1], judged(runs)
+    machine, minutes = result.machine, sum(run.duration_s for run in runs) / 60
     lines = [
         "# Can the verdicts be believed?",
         "",
         f"Made by `{command}` on {date.today()} in {minutes:.0f} minutes, on {machine.get('cpu')} with",
         f"{machine.get('cores_usable')} cores; {result.tool.origin}, Triton {result.server.get('version')}.",
-        *([f"Of the last run: {'; '.join(steal)}."] if steal else []),
+        stolen(runs),
         "",
         "Each run has a server of its own and measures `same`, `twin` (the same network) and `heavier` (21 equal",
         f"layers instead of 20) in turn, {SECONDS:g} s each, until a difference of {DIFFERENCE:g}% would be found or",
@@ -293,7 +327,7 @@ def page(
         "leave 0.35 of the spread. What is left beyond that goes on for longer than a round, and is why a single run",
         "counts as no more than a part of it where two runs are compared.",
         "",
-        *noise(runs),
+        *noise([logs_of(run) for run in runs]),
         "",
         "## Every comparison",
         "",
@@ -308,23 +342,22 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=50, help="runs (50)")
     parser.add_argument("--budget", type=float, default=90.0, help="seconds of a run, at most (90)")
     parser.add_argument("--defaults", type=int, default=0, help="runs without any option, first (0)")
+    parser.add_argument("--resume", action="store_true", help="go on with the runs that are kept")
     parser.add_argument("--output", type=Path, default=HERE / "trust.md", help="(benchmarks/trust.md)")
     args = parser.parse_args()
     command = " ".join(["python benchmarks/trust.py", *sys.argv[1:]])
-    started_s, found, before = time.monotonic(), kinds(), None
-    runs: list[Logs] = []
+    started_s, done = time.monotonic(), kept(args.resume)
     with tempfile.TemporaryDirectory(prefix="trust-") as folder:
         repository = write_repository(Path(folder), MODELS)
         more = list(by_default(repository, args.defaults)) if args.defaults else []
-        for number in range(1, args.count + 1):
-            result, took_s = measured(repository, args.budget)
-            for verdict in verdicts_of(number, result, took_s, before):
-                found[verdict.kind].verdicts.append(verdict)
-            runs.append(logs_of(result))
+        while len(done) < args.count:
+            done.append(measured(repository, args.budget))
+            (KEPT / f"{len(done):03}.json").write_text(done[-1].model_dump_json(), encoding="utf-8")
+            args.output.write_text(page(done, command, more), encoding="utf-8")
             minutes = (time.monotonic() - started_s) / 60
-            args.output.write_text(page(found, runs, result, command, minutes, more), encoding="utf-8")
-            print(f"run {number} of {args.count}, {minutes:.1f} minutes", file=sys.stderr)
-            before = result
+            print(f"run {len(done)} of {args.count}, {minutes:.1f} minutes", file=sys.stderr)
+    args.output.write_text(page(done, command, more), encoding="utf-8")
+    found = judged(done)
     print("\n".join([*summary(found), "", *costs(found)]))
     return 0
 

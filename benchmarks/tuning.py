@@ -40,7 +40,8 @@ from builder.host import cpu_model  # noqa: E402
 from perf.binary import find_binary  # noqa: E402
 from perf.inputs import write_input_data  # noqa: E402
 from perf.interleaved import in_turn  # noqa: E402
-from perf.intervals import Interval, median_with_interval, ratio_of_medians  # noqa: E402
+from perf.intervals import Interval, median_with_interval, ratio_of_pairs  # noqa: E402
+from perf.tune.errors import TuneError  # noqa: E402
 from perf.tune.judge import Measured  # noqa: E402
 from perf.tune.measuring import Meter  # noqa: E402
 from perf.tune.predict import Trial  # noqa: E402
@@ -205,29 +206,36 @@ def compete(model: str, repository: Path, found: Mapping[str, Contender], folder
             with reporter.step(f"{model}: round {number} of {rounds}"):
                 for name in in_turn(names, number):
                     label, concurrency = pairs[names.index(name)]
-                    _measure(meter, found[label], concurrency, number)
+                    if measured := _measure(meter, found[label], concurrency):
+                        found[label].rounds.setdefault(concurrency, {})[number] = measured
 
 
 def _look(meter: Meter, contender: Contender, limit_us: float) -> list[int]:
-    """The loads that may be the best: the highest throughput under the limit in one short measurement each."""
+    """Loads that may be the best: that of its search, and the highest throughput under the limit in a short look."""
     seen: dict[int, Measured] = {}
     for concurrency in LOADS:
-        measured = _measure(meter, contender, concurrency, -1 - concurrency, keep=False)
+        measured = _measure(meter, contender, concurrency)
+        if measured is None:  # with so many under way perf_analyzer does not come to an end
+            break
         seen[concurrency] = measured
         if measured.latency_us > 2 * limit_us and concurrency > 1:
             break
     within = [each for each in seen if seen[each].latency_us <= limit_us] or [1]
-    return sorted(within, key=lambda each: -seen[each].inferences_per_s)[:LOADS_EACH]
+    best = sorted(within, key=lambda each: -seen[each].inferences_per_s)
+    own = [contender.concurrency] if contender.concurrency else []
+    return list(dict.fromkeys([*own, *best]))[:LOADS_EACH]
 
 
-def _measure(meter: Meter, contender: Contender, concurrency: int, number: int, *, keep: bool = True) -> Measured:
+def _measure(meter: Meter, contender: Contender, concurrency: int) -> Measured | None:
+    """Figures; None where there are none, which is said."""
     assert contender.settings is not None
     trial = Trial(contender.settings, Arrivals(concurrency=concurrency))
     about_us = 1e6 * concurrency / 100  # of an answer: windows are not to be shorter than a few of these
-    measured = meter.measure(trial, next(_NUMBERS), min(about_us, 3e5))  # two may have the same settings
-    if keep:
-        contender.rounds.setdefault(concurrency, {})[number] = measured
-    return measured
+    try:
+        return meter.measure(trial, next(_NUMBERS), min(about_us, 3e5))  # two may have the same settings
+    except TuneError as error:
+        print(error, file=sys.stderr)
+        return None
 
 
 def table(model: str, found: Mapping[str, Contender]) -> Iterator[str]:
@@ -273,7 +281,7 @@ def _against(
         return ""
     theirs = found[other].held_out(load)
     both = sorted(set(held) & set(theirs))
-    ratio = ratio_of_medians(
+    ratio = ratio_of_pairs(
         [held[number].inferences_per_s for number in both], [theirs[number].inferences_per_s for number in both]
     )
     return _spell(ratio)

@@ -24,7 +24,7 @@ from builder.numerics import Array
 from builder.verify.serve import Endpoint
 from perf.errors import AnalyzerUnavailableError
 from perf.interleaved import Rounds, measure_interleaved, subject_of
-from perf.intervals import Interval, median_with_interval, ratio_of_medians
+from perf.intervals import Interval, median_with_interval, ratio_of_pairs
 from perf.report import milliseconds, rate
 from perf.result import Point, ServerSide
 from perf.target import Target
@@ -183,7 +183,7 @@ class _Judge:
         return max(runners, key=lambda runner: _median(rounds, runner))
 
     def _ratio(self, rounds: Rounds, first: Entrant, second: Entrant) -> Interval:
-        return ratio_of_medians(*rounds.paired_rates(first.model, second.model))
+        return ratio_of_pairs(*rounds.paired_rates(first.model, second.model))
 
     def _reason(
         self,

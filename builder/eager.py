@@ -60,7 +60,13 @@ def open_module(arguments: Mapping[str, Any], instances: int) -> tuple[list[_Run
     seed(model)
     loaded = load_original(spec, model, name)
     if not isinstance(loaded, TorchModule):
-        raise SourceError("the source is no torch module", where=f"{path}, models.{name}.source", got=model.kind)
+        raise SourceError(
+            "the source is no torch module",
+            where=f"{path}, models.{name}.source",
+            expected="a source with a forward() of its own: factory, checkpoint, hf, ...",
+            got=model.kind,
+            fix="leave --baseline pytorch out for this model",
+        )
     device = torch.device(str(arguments["device"]))
     facts = {"torch": str(torch.__version__), "threads": str(torch.get_num_threads()), "spec": str(path)}
     facts["parameters"] = _types(loaded.module)

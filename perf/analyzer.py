@@ -24,6 +24,7 @@ from perf.failures import explain, not_started
 from perf.punctual import punctual, wake_up_us
 from perf.schedule import Schedule
 from perf.usage import cpu_seconds
+from serving.interrupts import uninterrupted
 from serving.watchdog import die_with_parent
 
 WINDOWS = 3
@@ -173,15 +174,19 @@ def analyze(
     timed_out, client_s = False, None
     try:
         with (folder / STDOUT).open("wb") as stdout, (folder / STDERR).open("wb") as stderr:
-            process = _start(command, folder, binary.environment(), stdout, stderr)
+            process = None
             try:
+                with uninterrupted():
+                    process = _start(command, folder, binary.environment(), stdout, stderr)
                 client_s = _wait(process, folder / STDOUT, load.passes, started_s + timeout_s, at_start, at_end)
             except subprocess.TimeoutExpired:
                 timed_out = True
             finally:
-                _end(process)
+                if process is not None:
+                    _end(process)
     except OSError as exc:
         raise not_started(exc, folder) from exc
+    assert process is not None
     output = Output(
         tuple(command),
         folder,
@@ -205,25 +210,17 @@ def _start(
     command: list[str], folder: Path, environment: dict[str, str], stdout: BinaryIO, stderr: BinaryIO
 ) -> subprocess.Popen[bytes]:
     """Start it in a group of its own: ended as a whole, not by the terminal's Ctrl-C, and with us if we are killed."""
-    try:
-        with punctual():
-            return subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
-            )
-    except KeyboardInterrupt:
-        # It came after the fork and before we knew the process: it would run on, and keep the server from stopping.
-        for place in Path("/proc").glob("[0-9]*/cwd"):
-            with contextlib.suppress(OSError):
-                if place.readlink() == folder.resolve() and int(place.parent.name) != os.getpid():
-                    os.kill(int(place.parent.name), signal.SIGKILL)
-        raise
+    with punctual():
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        )
 
 
 def _wait(

@@ -60,9 +60,11 @@ class Borders:
 
     Args:
         read: asks the server.
+        leave: called in the end by a thread that has asked it.
     """
 
     read: Callable[[], Statistics]
+    leave: Callable[[], None] = lambda: None
     _readings: list[Reading] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -117,13 +119,15 @@ class Borders:
             self._readings.append(Reading((before_ns + time.time_ns()) // 2, said))
 
     def _watch(self, over: threading.Event, begun_s: float, moments_s: Sequence[float]) -> None:
-        for moment_s in moments_s:
-            if over.wait(max(0.0, begun_s + moment_s - time.monotonic())):
-                return
-            try:
+        try:
+            for moment_s in moments_s:
+                if over.wait(max(0.0, begun_s + moment_s - time.monotonic())):
+                    return
                 self._look()
-            except TritonRepoError:  # the run itself says what is wrong with the server
-                return
+        except TritonRepoError:  # the run itself says what is wrong with the server
+            return
+        finally:
+            self.leave()
 
     def _stop(self) -> None:
         self._over.set()

@@ -148,7 +148,7 @@ def bench_repo(
         typer.Option(
             metavar="N",
             rich_help_panel=_TIME,
-            help="So often, the models in turn (default: 10; 1 where there is one model).",
+            help="So often, the models in turn (default: 10; 1 for one model without --baseline).",
         ),
     ] = None,
     difference: Annotated[
@@ -172,7 +172,7 @@ def bench_repo(
         typer.Option(
             metavar="S",
             rich_help_panel=_TIME,
-            help="Seconds after which --precision begins no further round (default: 300).",
+            help="Seconds after which --difference and --precision begin no further round (default: 300).",
         ),
     ] = None,
     sequence_length: Annotated[

@@ -219,7 +219,8 @@ def expected(path: Path | None, history: Path) -> Expected | None:
         return Expected(gate, None)
     if rule.against is None:
         what, wanted = "no baseline is named", "against: a result.json, a run's id or a git revision"
-        raise GateError([Problem(what, where=f"{rule.where}, regression", expected=wanted)])
+        fix = "add it to the rule, or judge a kept run: bench-repo gate, with A and B"
+        raise GateError([Problem(what, f"{rule.where}, regression", wanted, "a regression without against", fix)])
     return Expected(gate, find_side(rule.against, History(history)))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,12 +13,14 @@ import typer
 
 from perf.tune.errors import TuneError, TuneUsageError
 from perf.tune.joint.request import JointRequest, of_ensemble, of_models, one_limit, one_rate
+from perf.tune.joint.result import JointResult
 from perf.tune.joint.running import tune_jointly
 from perf.tune.joint.stage import find_ensemble
 from perf.tune.joint.text import to_text as joint_text
 from perf.tune.joint.writing import write_joint
 from perf.tune.overrides import NAME, read_overrides, write_overrides
 from perf.tune.request import Goal, TuneRequest
+from perf.tune.result import TuneResult
 from perf.tune.running import tune
 from perf.tune.text import to_text
 from perf.workload import DEFAULT_REPOSITORY
@@ -128,7 +132,8 @@ def tune_repo(
         return _jointly(joint, output, journal, resume, progress, format)
     model = models[0]
     if capacity is not None and not capacity > 0:
-        raise TuneUsageError([Problem("not a rate", "--capacity", "requests per second, above 0", f"{capacity:g}")])
+        got, fix = f"{capacity:g}", "such as --capacity 5000"
+        raise TuneUsageError([Problem("not a rate", "--capacity", "requests per second, above 0", got, fix)])
     request = TuneRequest(
         repository=folder,
         model=model,
@@ -143,7 +148,8 @@ def tune_repo(
         return _jointly(of_ensemble(request, rate_limiter=rate_limiter), output, journal, resume, progress, format)
     if rate_limiter:
         what = "the rate limiter shares a machine out between models"
-        raise TuneUsageError([Problem(what, "--rate-limiter", "several models, or an ensemble", model)])
+        fix = "leave --rate-limiter out, or name several models"
+        raise TuneUsageError([Problem(what, "--rate-limiter", "several models, or an ensemble", model, fix)])
     read_overrides(output)  # before minutes are spent: can it be written to?
     result = tune(
         request,
@@ -152,32 +158,20 @@ def tune_repo(
         capacity_rate=capacity,
         reporter=progress,
     )
-    written = result.status != "none"
     text = to_text(result, width=shutil.get_terminal_size().columns)
-    try:
-        if written:
-            write_overrides(output, result)
-    except TuneError:  # minutes were spent on it: it is said all the same
-        emit(result.model_dump(mode="json", by_alias=True), text, output=format)
-        raise
-    if written:
-        apply = f"written: {output}; build-repo applies it from beside models.yaml"
-        text += apply if result.fields else f"written: {output} (nothing to change for {model})"
-    emit(result.model_dump(mode="json", by_alias=True), text, output=format)
-    return 0 if written else 1
+    return _ended(result, text, output, partial(write_overrides, output, result), format)
 
 
 def _refuse_single(concurrency: int | None, capacity: float | None) -> None:
     """What goes with one model alone."""
     problems = []
     if concurrency is not None:
-        fix = "--rate MODEL=R for each"
-        problems.append(
-            Problem("several models are tuned at a rate each", "--concurrency", got=str(concurrency), fix=fix)
-        )
+        what, fix = "several models are tuned at a rate each", "--rate MODEL=R for each"
+        problems.append(Problem(what, "--concurrency", "a rate for each", str(concurrency), fix))
     if capacity is not None:
         fix = "leave it out: for several models the report says what multiple of their rates this machine carries"
-        problems.append(Problem("the machines needed are told for one plain model", "--capacity", fix=fix))
+        what, got = "the machines needed are told for one plain model", f"{capacity:g}"
+        problems.append(Problem(what, "--capacity", "one model that is no ensemble", got, fix))
     if problems:
         raise TuneUsageError(problems)
 
@@ -189,18 +183,25 @@ def _jointly(
     read_overrides(output)
     kept = journal or output.parent / ".tune" / f"{request.name}.jsonl"
     result = tune_jointly(request, journal=kept, resume=resume, reporter=progress)
-    text = joint_text(result)
+    return _ended(result, joint_text(result), output, partial(write_joint, output, result), format)
+
+
+def _ended(
+    result: TuneResult | JointResult, text: str, output: Path, write: Callable[[], None], format: OutputFormat
+) -> int:
+    """Write what was found, if anything was, and say it; returns the exit status."""
     written = result.status != "none"
+    data = result.model_dump(mode="json", by_alias=True)
     try:
         if written:
-            write_joint(output, result)
-    except TuneError:
-        emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+            write()
+    except TuneError:  # minutes were spent on it: it is said all the same
+        emit(data, text, output=format)
         raise
     if written:
-        apply = f"written: {output}; build-repo applies it from beside models.yaml"
-        text += apply if result.fields else f"written: {output} (nothing to change)"
-    emit(result.model_dump(mode="json", by_alias=True), text, output=format)
+        applies = "; build-repo applies it from beside models.yaml" if result.fields else " (nothing to change)"
+        text += f"written: {output}{applies}"
+    emit(data, text, output=format)
     return 0 if written else 1
 
 

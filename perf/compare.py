@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from perf.comparison import Comparison, Estimate, Pair, Verdict
 from perf.deciding import METRICS, WRONG_SHARE, confidence_of, deciding, figure
 from perf.history_text import ID_LENGTH
-from perf.intervals import Interval, ratio_of_independent_medians, ratio_of_medians, ratio_of_two_runs
+from perf.intervals import Interval, ratio_of_pairs, ratio_of_two_runs, ratio_without_pairs
 from perf.loads import LoadKey, load_of
 from perf.machines import differences
 from perf.references import Side, unlike_loads
@@ -254,12 +254,12 @@ def _ratio(how: _How, load: LoadKey, one: Point, other: Point, metric: str) -> t
             _over_runs(how.first, one.model, load, metric),
         )
         enough = _several(second, first)
-        return "runs", ratio_of_independent_medians(second, first, how.confidence) if enough else None
+        return "runs", ratio_without_pairs(second, first, how.confidence) if enough else None
     a, b = _by_round(one, metric), _by_round(other, metric)
     if min(len(a), len(b)) > 1:
         both = sorted({*a} & {*b})
         if how.same_run and len(both) > 1:
-            return "paired rounds", ratio_of_medians([b[n] for n in both], [a[n] for n in both], how.confidence)
+            return "paired rounds", ratio_of_pairs([b[n] for n in both], [a[n] for n in both], how.confidence)
         return "rounds", _of_two_runs(how, [*b.values()], [*a.values()])
     if metric in ("inferences_per_s", "mean_us"):
         second, first = (

@@ -42,7 +42,7 @@ class Interval:
         return [self.low, self.high]
 
 
-def ratio_of_medians(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def ratio_of_pairs(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """How many times ``second`` the first is; both of the same rounds, in the same order.
 
     The value is the median of the ratios and of the means of any two of them (Hodges and Lehmann). With a single round
@@ -69,9 +69,7 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float], confidence
     return Interval(math.exp(low), math.exp(middle), math.exp(high))
 
 
-def ratio_of_independent_medians(
-    first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE
-) -> Interval:
+def ratio_without_pairs(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """How many times ``second`` the first is, where the values are no pairs, but do not depend on each other: runs.
 
     Welch's interval of the means of logarithms; the value is the ratio of the medians, moved into it where a few values

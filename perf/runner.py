@@ -43,6 +43,13 @@ SLOWEST_ANSWER_S = 60.0
 """A model whose answer takes longer than this is not waited for."""
 
 
+def patience_s(load: Load) -> float:
+    """Generous: for what hangs, not for what is slow. An overloaded server may take some time to empty its queue."""
+    if load.schedule is not None:
+        return 60.0 + 10.0 * load.schedule.seconds
+    return 60.0 + 3.0 * load.window_s * load.windows
+
+
 @dataclass(frozen=True)
 class Run:
     """What all points of a run share.
@@ -52,6 +59,7 @@ class Run:
         check: whether answers under load are compared with those without.
         right: by model, the answers without load.
         gpus: of this machine, where they can be read.
+        patience_s: how long one run of perf_analyzer may take before it is given up.
         sample_bytes: by model, bytes of text that the tensors of one sample would take in an export.
     """
 
@@ -62,6 +70,7 @@ class Run:
     reporter: Reporter
     check: bool = False
     gpus: Gpus | None = None
+    patience_s: Callable[[Load], float] = patience_s
     sample_bytes: dict[str, float] = field(default_factory=dict)
     right: dict[str, References | None] = field(default_factory=dict)
 
@@ -127,7 +136,7 @@ class Run:
         while True:
             start = partial(at_start, load)
             try:
-                return analyze(self.binary, load, place, timeout_s=timeout_s(load), at_start=start, at_end=at_end)
+                return analyze(self.binary, load, place, timeout_s=self.patience_s(load), at_start=start, at_end=at_end)
             except AnalyzerCrashError as error:
                 if crashed:
                     raise
@@ -156,10 +165,10 @@ class Run:
         schedule = load.schedule
         if schedule is not None:
             load = replace(load, export=self._exports(load, len(schedule.due_us) * load.batch_size))
-        point = _point_of(subject, load).model_copy(update={"raw": str(place.relative_to(self.folder))})
+        point = point_of(subject, load).model_copy(update={"raw": str(place.relative_to(self.folder))})
         with self.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
             meter = Meter(local=self.target.local, url=self.target.metrics_url, gpus=self.gpus)
-            borders = Borders(lambda: self.target.statistics(watched))
+            borders = Borders(lambda: self.target.statistics(watched), self.target.client.leave_thread)
 
             def at_start(load: Load) -> None:
                 meter.begin()
@@ -193,7 +202,7 @@ class Run:
 
     def unmeasured(self, subject: Subject, load: Load, error: TritonRepoError) -> Point:
         """A point that cannot be measured any more."""
-        return _point_of(subject, load).model_copy(update={"error": error.as_dict()})
+        return point_of(subject, load).model_copy(update={"error": error.as_dict()})
 
     def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
         cores = len(os.sched_getaffinity(0))
@@ -205,7 +214,8 @@ class Run:
         return self.folder / "raw" / safe_name(subject.name)
 
 
-def _point_of(subject: Subject, load: Load) -> Point:
+def point_of(subject: Subject, load: Load) -> Point:
+    """A point of this model and load, without figures yet."""
     assert subject.spec is not None
     schedule = load.schedule
     return Point(
@@ -223,13 +233,6 @@ def summary(point: Point) -> str:
     assert point.latency is not None and point.inferences_per_s is not None
     mark = "  (see doubts)" if point.doubts else ""
     return f"{rate(point.inferences_per_s)} inferences/s, p99 {milliseconds(point.latency.p99_us)} ms{mark}"
-
-
-def timeout_s(load: Load) -> float:
-    """Generous: for what hangs, not for what is slow. An overloaded server may take some time to empty its queue."""
-    if load.schedule is not None:
-        return 60.0 + 10.0 * load.schedule.seconds
-    return 60.0 + 3.0 * load.window_s * load.windows
 
 
 def safe_name(model: str) -> str:

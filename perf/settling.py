@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from perf.deciding import confidence_of, deciding, figure
-from perf.intervals import ratio_of_medians
+from perf.intervals import ratio_of_pairs
 from perf.result import Point
 from perf.workload import ALONE_S, Workload
 
@@ -66,5 +66,5 @@ def _width(second: Sequence[tuple[int, Point]], first: Sequence[tuple[int, Point
         return math.inf
     metric = deciding(concurrency=a[both[0]].concurrency)[0]
     ends = [[figure(side[number], metric) or 1e-9 for number in both] for side in (b, a)]
-    interval = ratio_of_medians(ends[0], ends[1], confidence)
+    interval = ratio_of_pairs(ends[0], ends[1], confidence)
     return (math.sqrt(interval.high / interval.low) - 1) * 100

@@ -200,6 +200,7 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
         problems.append(
             Problem(
                 "nothing to measure",
+                where="--repository, --url",
                 expected="a model repository to serve, or the address of a running server",
                 got=f"neither, and no folder {DEFAULT_REPOSITORY} here",
                 fix="bench-repo --repository DIR, or bench-repo --url 127.0.0.1:8000",
@@ -229,17 +230,17 @@ def _checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     ca_file = data.get("ca_file")
     if isinstance(ca_file, (str, Path)) and not Path(ca_file).is_file():
         problems.append(
-            Problem("no such file", where=where(("ca_file",)), expected="certificates (PEM)", got=str(ca_file))
+            Problem("no such file", where(("ca_file",)), "certificates (PEM)", str(ca_file), "name one that is there")
         )
     metrics_url = data.get("metrics_url")
     if isinstance(metrics_url, str) and not re.match(r"https?://[^/\s]+", metrics_url):
         expected = "http://HOST:8002/metrics"
-        problems.append(Problem("not an address", where=where(("metrics_url",)), expected=expected, got=metrics_url))
+        problems.append(Problem("not an address", where(("metrics_url",)), expected, metrics_url, "write it so"))
     if isinstance(url, str):
         match = _URL.fullmatch(url)
         if match is None or not 0 < int(match[3]) < 65536:
             example = "http://127.0.0.1:8000, grpc://127.0.0.1:8001 or 127.0.0.1:8000 (https, grpcs: encrypted)"
-            problems.append(Problem("not a server's address", where=where(("url",)), expected=example, got=url))
+            problems.append(Problem("not a server's address", where(("url",)), example, url, "write it so"))
         elif match[1] and data.get("protocol") in ("http", "grpc") and data["protocol"] != match[1].removesuffix("s"):
             problems.append(
                 Problem(
@@ -259,14 +260,17 @@ def _load_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
     for name, value in (("concurrency", concurrency), ("rate", rate)):
         if isinstance(value, (list, tuple)) and not value and (name == "rate" or not (rate or intervals)):
             problems.append(
-                Problem(f"{name} is empty", where=where((name,)), expected="at least one value", got=repr(value))
+                Problem(
+                    f"{name} is empty", where((name,)), "at least one value", repr(value), "give one, or leave it out"
+                )
             )
     if data.get("distribution") in ("constant", "poisson") and not rate:
-        fix = "--rate 50 (requests a second), or leave --distribution out"
-        problems.append(Problem("a distribution without a rate", where=where(("distribution",)), fix=fix))
+        got, fix = str(data["distribution"]), "--rate 50 (requests a second), or leave --distribution out"
+        problems.append(Problem("a distribution without a rate", where(("distribution",)), "a rate too", got, fix))
     if data.get("budget") is not None and data.get("precision") is None and data.get("difference") is None:
         fix = "--precision 5 or --difference 5 (percent), or --rounds N for a number of rounds"
-        problems.append(Problem("a budget without a precision", where=where(("budget",)), fix=fix))
+        got, expected = str(data["budget"]), "what it is to be enough for"
+        problems.append(Problem("a budget without a precision", where(("budget",)), expected, got, fix))
     named = data.get("models")
     if data.get("difference") is not None and isinstance(named, (list, tuple)) and len(set(named)) == 1:
         fix = "name another --model, or --precision 5 for the figures of one"
@@ -305,7 +309,8 @@ def _baseline_checks(data: Mapping[str, Any], where: Any) -> list[Problem]:
         )
     spec = data.get("spec")
     if isinstance(spec, (str, Path)) and not Path(spec).is_file():
-        problems.append(Problem("no such file", where=where(("spec",)), expected="a models.yaml", got=str(spec)))
+        fix = "name the models.yaml that the repository was built from"
+        problems.append(Problem("no such file", where(("spec",)), "a models.yaml", str(spec), fix))
     return problems
 
 

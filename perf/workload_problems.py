@@ -41,7 +41,7 @@ def problem_of(error: Any, where: Any, fields: Mapping[str, Any]) -> Problem:
     if kind == "literal_error":
         allowed_values = _choices(fields[name].annotation)
         close = difflib.get_close_matches(str(error.get("input")), allowed_values, n=1)
-        fix = f"did you mean {close[0]}?" if close else ""
+        fix = f"did you mean {close[0]}?" if close else "take one of these"
         return Problem(
             f"{name} has no such value", where=where(loc), expected=" or ".join(allowed_values), got=got, fix=fix
         )
@@ -55,10 +55,11 @@ def problem_of(error: Any, where: Any, fields: Mapping[str, Any]) -> Problem:
         expected = f"{words} {context[key]}"
         return Problem(f"{name} is out of range", where(loc), expected, got, "give one within it")
     if kind == "too_short":
-        return Problem(f"{name} is empty", where=where(loc), expected="at least one value", got=got)
+        return Problem(f"{name} is empty", where(loc), "at least one value", got, "give one, or leave it out")
     if kind in _KINDS:
         return Problem(f"{name} is of the wrong type", where(loc), _KINDS[kind], got, "write it so")
-    return Problem(f"{name}: {error['msg']}", where=where(loc), got=got)
+    fix = "docs/reference/bench-repo.md has what it may be"
+    return Problem(f"{name} cannot be used", where(loc), str(error["msg"]), got, fix)
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

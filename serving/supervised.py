@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 from pathlib import Path
 
 from serving import watchdog
+from serving.pipes import readable
 
 _KILLED = 128 + 9
 # Nothing of the environment leaks in (-I, -S); our own package is looked up last, after the standard library.
@@ -51,7 +51,7 @@ class Supervised:
         if self.exit_status is not None or self._process.stdout is None:
             return
         handle = self._process.stdout.fileno()
-        if not select.select([handle], [], [], timeout_s)[0]:
+        if not readable(handle, timeout_s):
             return
         chunk = os.read(handle, 4096)
         self._said += chunk

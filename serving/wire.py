@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -228,6 +230,13 @@ def translate(
         return ModelLoadError(f"model '{model}' failed to load", where=where, got=message, failures={model: message})
     what = "the server refused the request" if status or streamed else "the call failed, or what answers is no Triton"
     return InferenceError(what, where=where, got=message)
+
+
+def end_event_loop() -> None:
+    """End what gevent, below tritonclient's HTTP, keeps for this thread; the main thread's stays."""
+    gevent = sys.modules.get("gevent")
+    if gevent is not None and threading.current_thread() is not threading.main_thread():
+        gevent.get_hub().destroy(destroy_loop=True)
 
 
 def _status(error: Exception) -> Any:

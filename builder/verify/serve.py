@@ -139,7 +139,10 @@ def _ask_at_once(
     one_at_a_time = threading.Lock()  # answers may be large, and a comparison takes several times their memory
 
     def asked(case: Case) -> list[Difference]:
-        got = ask(client, name, case, decoupled=decoupled)
+        try:
+            got = ask(client, name, case, decoupled=decoupled)
+        finally:
+            client.leave_thread()
         with one_at_a_time:
             return compare(case.expected, got, precision)
 

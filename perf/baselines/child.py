@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 
 from perf.errors import BaselineError
 from perf.inputs import ModelSpec, RequestData
+from serving.pipes import readable
 
 ROOT = Path(__file__).parents[2]
 _GRACE_S = 2.0
@@ -101,8 +101,8 @@ class Child:
     def end(self, grace_s: float = _GRACE_S) -> None:
         """Let it go, and make it go."""
         process = self._process
+        assert process.stdin is not None and process.stdout is not None
         try:
-            assert process.stdin is not None and process.stdout is not None
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -110,7 +110,7 @@ class Child:
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()  # type: ignore[union-attr]
+            process.stdout.close()
 
     def order(self, message: Mapping[str, Any]) -> None:
         """Say a line to it."""
@@ -151,7 +151,7 @@ class Child:
             if self._gone is not None:
                 raise self._gone
             handle = self._process.stdout.fileno()
-            if not select.select([handle], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+            if not readable(handle, max(0.0, deadline_s - time.monotonic())):
                 got = f"nothing within {timeout_s:.0f} s"
                 fix = "run it again on a quieter machine, or leave this baseline out"
                 what = f"{self._what} did not answer and was ended"

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import socket
 import sys
 import threading
 from typing import Any
 
-from perf.baselines.worker import described
-from serving.watchdog import die_with_parent
+from perf.baselines.worker import as_child, described
 
 PACKAGES = ("fastapi", "uvicorn", "httptools", "uvloop")
 
 
 def main() -> int:
     """The process."""
-    die_with_parent()
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def say(**message: Any) -> None:
-        answers.write(json.dumps(message) + "\n")
-
+    say = as_child()
     line = sys.stdin.readline()
     if not line:
         return 1

@@ -18,16 +18,16 @@ from perf.failures import unwritable
 from perf.figures import on_schedule
 from perf.parse import Profile
 from perf.points import Measured, doubts_of, of_profile
-from perf.result import Point
 from perf.runner import (
     SLOWEST_ANSWER_S,
     WARM_UP_CONCURRENCY,
     WARM_UP_S,
     WARM_UP_WINDOWS,
     Run,
+    patience_s,
+    point_of,
     safe_name,
     summary,
-    timeout_s,
 )
 from perf.target import Subject
 from perf.usage import Meter, usage_doubts
@@ -138,7 +138,7 @@ class InProcess:
             windows = {"lead_s": LEAD_IN * load.window_s * load.windows, "window_s": load.window_s}
             order |= {"concurrency": load.concurrency, "windows": load.windows, **windows}
         self.child.order(order)
-        answered = self.child.until("done", timeout_s(load), at)
+        answered = self.child.until("done", patience_s(load), at)
         if not answered:
             if load.window_s >= SLOWEST_ANSWER_S:
                 raise BaselineError(
@@ -155,16 +155,8 @@ class InProcess:
         """Measure it once, as :meth:`perf.runner.Run.measure` does; what goes wrong is part of the answer."""
         assert subject.spec is not None and self.child is not None
         place, schedule = self._folder(subject) / place_name, load.schedule
-        point = Point(
-            model=subject.name,
-            version=subject.spec.version,
-            concurrency=load.concurrency,
-            batch_size=load.batch_size,
-            rate_per_s=schedule.rate_per_s if schedule is not None else None,
-            distribution=schedule.distribution if schedule is not None else None,
-            raw=str(place.relative_to(self.run.folder)),
-            command=self.child.command,
-        )
+        raw = str(place.relative_to(self.run.folder))
+        point = point_of(subject, load).model_copy(update={"raw": raw, "command": self.child.command})
         with self.run.reporter.step(f"{subject.name}: {place_name.replace('-', ' ')}") as step:
             meter = Meter(local=True, url=None, gpus=self.run.gpus)
             try:

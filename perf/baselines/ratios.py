@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from perf.baselines.data import Baseline, BaselineRatio
-from perf.intervals import ratio_of_medians
+from perf.intervals import ratio_of_pairs
 from perf.loads import load_of
 from perf.result import ModelRun, Point
 
@@ -55,7 +55,7 @@ def _ratio(point: Point, other: Point, metric: str) -> tuple[float, float | None
     b = {each.number: float(getattr(each, metric)) for each in other.rounds}
     both = sorted({*a} & {*b})
     if len(both) > 1 and min([*a.values(), *b.values()]) > 0:
-        interval = ratio_of_medians([a[number] for number in both], [b[number] for number in both])
+        interval = ratio_of_pairs([a[number] for number in both], [b[number] for number in both])
         if math.isfinite(interval.high):
             return interval.value, interval.low, interval.high
     one, two = _figure(point, metric), _figure(other, metric)

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -81,6 +81,11 @@ def described(exc: BaseException) -> dict[str, str]:
 
 def main() -> int:
     """The process."""
+    return serve(sys.stdin, as_child())
+
+
+def as_child() -> Callable[..., None]:
+    """End with the parent; gives what says a line to it, and what anything else prints goes to stderr."""
     die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the user's code prints is no answer
@@ -88,7 +93,7 @@ def main() -> int:
     def say(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")
 
-    return serve(sys.stdin, say)
+    return say
 
 
 def serve(orders: TextIO, say: Any) -> int:

@@ -96,7 +96,8 @@ def _verdicts(pairs: Sequence[Pair]) -> Table:
                 wrapped(pair.why),
             )
         )
-    return Table("Verdicts", ("model", "load", "B is", "by", "B/A [95%]", "why"), tuple(rows), frozenset({4}))
+    headings = ("model", "load", "B is", "by", "B/A [99%]", "why")
+    return Table("Verdicts", headings, tuple(rows), frozenset({4}))
 
 
 def wrapped(value: str) -> Cell:
@@ -124,7 +125,7 @@ def _every(pairs: Sequence[Pair]) -> Table:
         for pair in pairs
         for each in pair.estimates
     )
-    headings = ("model", "load", "figure", "A", "B", "B/A [95%]", "interval from", "B is", "why")
+    headings = ("model", "load", "figure", "A", "B", "B/A [99%]", "interval from", "B is", "why")
     return Table("Every figure", headings, rows, frozenset({3, 4, 5}))
 
 

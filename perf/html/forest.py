@@ -91,7 +91,8 @@ def _lines(comparison: Comparison, metrics: Sequence[str]) -> list[Line]:
 def _forest(identity: str, title: str, about: str, label: str, lines: Sequence[Line]) -> Figure | None:
     if not lines:
         return None
-    about += " Marks are ratios, the lines through them 95% intervals; a filled mark is surely on its side of the line."
+    about += " Marks are ratios, the lines through them 99% intervals (for all rows together); "
+    about += "a filled mark is surely on its side."
     drawn = []
     for kind, width in (("wide", 760), ("narrow", 340)):
         drawing = Drawing(width, len(lines) * (_LABEL + _LANE + _GAP) + _BOTTOM + 6)
@@ -199,7 +200,7 @@ def _table(caption: str, lines: Sequence[Line]) -> Table:
         )
         for line in lines
     )
-    headings = ("what", "B/A", "95% from", "to", "B is")
+    headings = ("what", "B/A", "99% from", "to", "B is")
     return Table(caption, headings, rows, frozenset({1, 2, 3}))
 
 

@@ -55,8 +55,7 @@ def _cells(
     return (
         mark,
         rate(speed.value) + (f" ({rate(speed.low)} to {rate(speed.high)})" if several else ""),
-        milliseconds(latency.value)
-        + ("" if evidence.holds(trial) else " ?" if evidence.seems_to_hold(trial) else " !"),
+        milliseconds(latency.value) + _keeps(evidence, trial),
         against,
         str(evidence.count(trial)),
         f"{trial.settings.spell()}, {trial.load}",

@@ -217,7 +217,7 @@ def _send(client: Client, model: str, tensors: Mapping[str, NDArray[Any]], at_on
         except Exception as error:
             errors.append(error)
         finally:
-            client.close()  # an HTTP connection belongs to its thread
+            client.leave_thread()
 
     workers = [threading.Thread(target=keep_asking, daemon=True) for _ in range(at_once)]
     for worker in workers:

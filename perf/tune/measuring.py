@@ -28,6 +28,14 @@ ANSWERS_PER_CLIENT = 2
 """A window lasts at least so many answers."""
 
 
+def patience_s(load: Load) -> float:
+    """Of one trial: with very many requests under way perf_analyzer may starve itself, and not end.
+
+    Waiting for that would cost more than all the other trials of a search.
+    """
+    return 8.0 + 4.0 * (load.schedule.seconds if load.schedule is not None else load.window_s * load.windows)
+
+
 @dataclass
 class Meter:
     """Measures trials on a stage.
@@ -77,7 +85,8 @@ class Meter:
         """
         load = self._load(subject, arrivals, number, latency_us)
         workload = workload_from(url=self.stage.target.address, models=(subject.name,), seconds=max(0.3, self.seconds))
-        return Run(workload, self.binary, self.stage.target, self.folder, reporter).point(subject, load, place)
+        run = Run(workload, self.binary, self.stage.target, self.folder, reporter, patience_s=patience_s)
+        return run.point(subject, load, place)
 
     def _load(self, subject: Subject, arrivals: Arrivals, number: int, latency_us: float) -> Load:
         assert subject.data is not None

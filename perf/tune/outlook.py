@@ -9,6 +9,7 @@ from perf.tune.judge import Evidence
 from perf.tune.predict import Predictor, Trial, sensible, without_delay
 from perf.tune.request import TuneRequest
 from perf.tune.space import Space
+from serving.errors import ModelLoadError
 
 PROMISING = 1.02
 """How much better than the leader something is to be, as it is predicted, before it is measured."""
@@ -53,7 +54,7 @@ class Outlook:
         fine = [t for t in self.all() if t.settings.max_queue_delay_microseconds not in known]
         ranked += self._ranked([t for t in fine if without_delay(t) in good])
         ranked = [(worth, trial) for worth, trial in ranked if worth > bar and trial.settings != default.settings]
-        ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or trial in evidence.failed)]
+        ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or self.fails(trial))]
         ranked.sort(key=lambda pair: (-pair[0], pair[1].settings.distance(default.settings)))
         chosen: list[Trial] = []
         for _, trial in ranked:
@@ -67,6 +68,22 @@ class Outlook:
         """Those that are predicted to keep the limit, with what they are worth, the best first."""
         found = [(*self.worth_and_holds(trial), trial) for trial in trials]
         return sorted(((worth, trial) for worth, holds, trial in found if holds), key=lambda pair: -pair[0])
+
+    def fails(self, trial: Trial) -> bool:
+        """True where a trial failed, the same settings did with as much under way or less, or any may with so much.
+
+        What fails with many requests under way is mostly the client, whatever the configuration: then half as many are
+        tried, or as many as went well with another.
+        """
+        failed = self.evidence.failed
+        if any(trial.settings == other.settings and other.under_way <= trial.under_way for other in failed):
+            return True
+        if len(self.request.loads) == 1:
+            return False
+        went_well = max((each.under_way for each in self.evidence.trials), default=0)
+        measuring = [each.under_way for each, why in failed.items() if why.get("error") != ModelLoadError.__name__]
+        too_many = [each for each in measuring if each > went_well]
+        return bool(too_many) and trial.under_way > max(went_well, min(too_many) // 2)
 
     def all(self) -> Sequence[Trial]:
         """Every configuration at every load at which it makes sense."""

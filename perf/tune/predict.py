@@ -45,6 +45,11 @@ class Trial:
             return f"concurrency {arrivals.concurrency}"
         return f"{arrivals.rate_per_s:g} requests/s ({arrivals.distribution})"
 
+    @property
+    def under_way(self) -> int:
+        """Requests at once; 0 at a rate."""
+        return self.arrivals.concurrency or 0
+
     def distance(self, other: Trial) -> float:
         """How unlike two trials are, as :meth:`Settings.distance`."""
         one, two = (

@@ -62,19 +62,24 @@ class TuneRequest:
     def __post_init__(self) -> None:
         problems = []
         if self.goal not in get_args(Goal):
-            problems.append(Problem("no such goal", "--goal", " or ".join(get_args(Goal)), str(self.goal)))
+            problems.append(
+                Problem("no such goal", "--goal", " or ".join(get_args(Goal)), str(self.goal), "take one of these")
+            )
         if self.rate_per_s is not None and self.concurrency is not None:
-            fix = "leave one of them out"
-            problems.append(Problem("a rate and a concurrency are two loads", "--rate, --concurrency", fix=fix))
+            got, fix = f"{self.rate_per_s:g} and {self.concurrency}", "leave one of them out"
+            what = "a rate and a concurrency are two loads"
+            problems.append(Problem(what, "--rate, --concurrency", "one of them", got, fix))
         if self.rate_per_s is not None and not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
-            problems.append(Problem("not a rate", "--rate", "requests per second, above 0", f"{self.rate_per_s:g}"))
+            got, fix = f"{self.rate_per_s:g}", "such as --rate 200"
+            problems.append(Problem("not a rate", "--rate", "requests per second, above 0", got, fix))
         if self.rate_per_s is not None and self.goal == "throughput":
             what = "at a fixed rate every configuration that keeps up answers as many"
-            problems.append(Problem(what, "--rate, --goal", "--goal latency or cost", "--goal throughput"))
+            fix = "leave --goal out (latency), or name another load: --concurrency N"
+            problems.append(Problem(what, "--rate, --goal", "--goal latency or cost", "--goal throughput", fix))
         if self.concurrency is not None and not 1 <= self.concurrency <= 1024:
-            problems.append(Problem("not a concurrency", "--concurrency", "1 to 1024", str(self.concurrency)))
-        if not (math.isfinite(self.minutes) and 0.05 <= self.minutes <= 24 * 60):
-            problems.append(Problem("not a time", "--minutes", "0.05 to 1440", f"{self.minutes:g}"))
+            got, fix = str(self.concurrency), f"such as --concurrency {BUSY}"
+            problems.append(Problem("not a concurrency", "--concurrency", "1 to 1024", got, fix))
+        problems += unusable_time(self.minutes)
         if problems:
             raise TuneUsageError(problems)
 
@@ -106,6 +111,13 @@ class TuneRequest:
         return "the highest concurrency at which the limit holds"
 
 
+def unusable_time(minutes: float) -> list[Problem]:
+    """What is wrong with the time of a search."""
+    if math.isfinite(minutes) and 0.05 <= minutes <= 24 * 60:
+        return []
+    return [Problem("not a time", "--minutes", "0.05 to 1440", f"{minutes:g}", "such as --minutes 5")]
+
+
 def parse_limit(text: str) -> Limit:
     """``p99=20ms``.
 
@@ -115,5 +127,5 @@ def parse_limit(text: str) -> Limit:
     match = _LIMIT.fullmatch(text.strip())
     if match is None or float(match[2]) <= 0:
         expected = "p50, p90, p95 or p99, =, and a time: p99=20ms"
-        raise TuneUsageError([Problem("not a latency limit", "--latency-limit", expected, text)])
+        raise TuneUsageError([Problem("not a latency limit", "--latency-limit", expected, text, "write it so")])
     return Limit(float(match[1]), float(match[2]) * _UNITS_US[match[3].lower()])

@@ -21,11 +21,12 @@ from perf.tune.outcome import result_of
 from perf.tune.predict import Predictor, Trial
 from perf.tune.request import TuneRequest
 from perf.tune.result import TuneResult
+from perf.tune.resumable import resumable
 from perf.tune.search import SHORT_MINUTES, Search
 from perf.tune.space import Space, space_of
 from perf.tune.stage import Stage, open_stage
 from perf.tune.variants import Variant, find_variants
-from serving.errors import ServerUnavailableError, TritonRepoError
+from serving.errors import TritonRepoError
 from serving.progress import SILENT, Reporter
 
 CURVES_SHARE = 0.15
@@ -96,19 +97,8 @@ def tune(
             began_s + request.minutes * 60,
             reporter,
         )
-        try:
+        with resumable(kept, lambda: len(kept.measured), stage.target, reporter):
             search.run()
-        except ServerUnavailableError as error:
-            again = f"the same command with --resume goes on with all that was measured ({journal})" if journal else ""
-            said = stage.target.gone() or error
-            raise ServerUnavailableError(
-                said.what, where=said.where, expected=said.expected, got=said.got, fix=again or said.fix
-            ) from error
-        except (KeyboardInterrupt, SystemExit):
-            if journal and kept.measured:
-                many = f"{len(kept.measured)} measurements are kept"
-                reporter.warn(f"interrupted: {many}; the same command with --resume goes on with them ({journal})")
-            raise
         doubts = [*machine_doubts(load_before, space.cores, steal_percent(ticks, cpu_times())), *presence.doubts()]
         return result_of(
             search,

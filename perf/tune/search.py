@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from perf.tune.board import board
+from perf.tune.evidence import MINIMUM_ROUNDS
 from perf.tune.journal import Journal
-from perf.tune.judge import MINIMUM_ROUNDS, Evidence, Measured
+from perf.tune.judge import Evidence, Measured
 from perf.tune.outlook import FEWEST_TRIALS, PROMISING, UNLIKE, Outlook
 from perf.tune.predict import Predictor, Trial
 from perf.tune.request import TuneRequest
@@ -31,9 +31,6 @@ SHORT_MINUTES = 1.5
 
 LOADS_OF_DEFAULT = 4
 """At so many loads the configuration as it is is measured, if the best of them is not clear before."""
-
-CLOSING = 0.35
-"""Of the time, at its end: nothing new is tried then, unless nothing keeps the limit yet."""
 
 Measure = Callable[[Trial, int, float], Measured]
 """``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
@@ -59,7 +56,9 @@ class Search:
 
     def __post_init__(self) -> None:
         self.outlook = Outlook(self.request, self.space, self.predictor, self.evidence)
-        self.turns: Turns[Trial] = Turns(self, self.evidence, self.ends_at_s, self.reporter, "configurations")
+        self.turns: Turns[Trial] = Turns(
+            self, self.evidence, self.ends_at_s, self.reporter, "configurations", minutes=self.request.minutes
+        )
 
     @property
     def out_of_time(self) -> bool:
@@ -80,14 +79,21 @@ class Search:
         """
         self._resume()
         if not self.evidence.trials:
-            first = self.default_trial()
-            self.turns.one(first, 0, must=True)
-            self._fit(first)
+            self._begin()
         while not self.out_of_time and (wanted := self._wanted()):
             self.turns.round(wanted)
         default = self.baseline()
         self.turns.explain(default, lambda: self._choice(default), lambda chosen: self._put_back(chosen, default))
         self.turns.finish(self.baseline())
+
+    def _begin(self) -> None:
+        """Measure the configuration as it is; at a lower load where one cannot be measured."""
+        trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
+        while not self.evidence.trials:
+            first = self.outlook.best(trials)
+            trials = trials[: (trials.index(first) + 1) // 2]
+            self.turns.one(first, 0, must=not trials)
+        self._fit(first)
 
     def _choice(self, default: Trial) -> Trial | None:
         """What would be chosen by now, unless that is the configuration as it is."""
@@ -102,6 +108,7 @@ class Search:
     def baseline(self) -> Trial:
         """The configuration as it is, at the best of the loads that it was measured at."""
         measured = [trial for trial in self.evidence.trials if trial.settings == self.space.default]
+        measured = measured or [trial for trial in self.evidence.rounds if trial.settings == self.space.default]
         held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if held:
             return max(held, key=self.evidence.worth)
@@ -115,16 +122,17 @@ class Search:
         look good; but one that moves on is in few rounds with the others, so there are not many.
         """
         trials = [Trial(self.space.default, arrivals) for arrivals in self.request.loads]
-        measured = [trial for trial in trials if self.evidence.count(trial)]
+        failed = [trial for trial in trials if trial in self.evidence.failed]
+        measured = [trial for trial in trials if self.evidence.count(trial) and trial not in failed]
         if len(trials) == 1 or not measured:
-            return self.outlook.best(trials)
+            return self.baseline()
         held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
-        beyond = [trial for trial in measured if trial not in held]
+        beyond = [trial for trial in trials if trial in failed or (trial in measured and trial not in held)]
         best = max(held, key=self.evidence.worth, default=None)
         if len(measured) < LOADS_OF_DEFAULT or best is None:
             low = max((trials.index(trial) for trial in held), default=-1)
             high = min((trials.index(trial) for trial in beyond), default=len(trials))
-            between = [trial for trial in trials[low + 1 : high] if trial not in measured]
+            between = [trial for trial in trials[low + 1 : high] if trial not in measured and not self.skips(trial)]
             if best is not None and high == len(trials):  # nothing is too much so far: only what promises more
                 bar = PROMISING * self.evidence.worth(best)
                 between = [
@@ -148,6 +156,10 @@ class Search:
                 self._fit(trial)
             self.learn(trial)
 
+    def skips(self, trial: Trial) -> bool:
+        """True where a trial would fail, by what has failed since it was chosen."""
+        return not self.evidence.count(trial) and self.outlook.fails(trial)
+
     def ask(self, trial: Trial, number: int) -> None:
         """Measure a trial in a round; into the evidence and the journal."""
         about_us = self.predictor.simulated(trial).latency_us.mean()
@@ -170,23 +182,24 @@ class Search:
         evidence = self.evidence
         default = self.default_trial()
         alive = [t for t in evidence.trials if t != default]
-        leader = evidence.leader([*alive, default] if evidence.count(default) else alive)
+        known = [default] if evidence.count(default) and default not in evidence.failed else []
+        leader = evidence.leader([*alive, *known])
         alive = [t for t in alive if not evidence.is_out(t, leader)]
         alive.sort(key=evidence.worth, reverse=True)
         newcomers = (
-            [] if self._is_closing and leader is not None else self.outlook.promising(leader, default, self.width)
+            [] if self.turns.is_closing and leader is not None else self.outlook.promising(leader, default, self.width)
         )
         if leader is None:
             return self._wanted_beyond(default, newcomers)
-        rivals = [*alive, *([default] if evidence.count(default) else [])]
-        undecided = any(not evidence.is_settled(trial, leader) for trial in rivals)
+        undecided = any(not evidence.is_settled(trial, leader) for trial in [*alive, *known])
         if not newcomers and not undecided and evidence.count(default):
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
         safer = [t for t in (self._safer(leader), self._safer(default)) if t is not None]
         first = [] if self._is_hopeless(default) else [default]
-        return list(dict.fromkeys([*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]))
+        found = [*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]
+        return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
 
     def _is_hopeless(self, trial: Trial) -> bool:
         """True where it surely does not keep the limit: what it would be compared for is decided."""
@@ -195,11 +208,6 @@ class Search:
             return False
         return evidence.latency(trial).low > evidence.limit.us
 
-    @property
-    def _is_closing(self) -> bool:
-        """True towards the end: what is known of a few is worth more now than a look at another one."""
-        return time.monotonic() > self.ends_at_s - CLOSING * self.request.minutes * 60
-
     def _safer(self, trial: Trial) -> Trial | None:
         """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.
 
@@ -207,10 +215,11 @@ class Search:
         """
         evidence = self.evidence
         while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
-            lower = [each for each in self.request.loads if (each.concurrency or 0) < _under_way(trial)]
+            loads = [each for each in self.request.loads if (each.concurrency or 0) < trial.under_way]
+            lower = [each for each in (replace(trial, arrivals=load) for load in loads) if each not in evidence.failed]
             if not lower:
                 return None
-            trial = replace(trial, arrivals=lower[-1])
+            trial = lower[-1]
         return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
@@ -219,10 +228,10 @@ class Search:
         nearest = min(evidence.trials, key=lambda trial: evidence.latency(trial).value, default=None)
         wanted = [t for t in (default, nearest) if t is not None and evidence.count(t) < MINIMUM_ROUNDS]
         if not newcomers and len(evidence.rounds) + len(evidence.failed) < FEWEST_TRIALS:
-            fresh = [t for t in self.outlook.all() if not evidence.count(t) and t not in evidence.failed]
+            fresh = [t for t in self.outlook.all() if not (evidence.count(t) or self.outlook.fails(t))]
             fresh = [t for t in fresh if all(t.distance(other) >= UNLIKE for other in evidence.rounds)]
             newcomers = sorted(fresh, key=lambda t: self.predictor.expected(t).latency_us)[:1]
-        return list(dict.fromkeys([*wanted, *newcomers]))
+        return list(dict.fromkeys(trial for trial in [*wanted, *newcomers] if trial not in evidence.failed))
 
     def spell(self, trial: Trial) -> str:
         """A trial's configuration in words."""
@@ -241,7 +250,3 @@ class Search:
         rate, latency = self.evidence.rate(leader), self.evidence.latency(leader)
         spelled = f"{rate.value:.0f} inferences/s, p{self.request.percentile:g} {latency.value / 1e3:.2f} ms"
         return f"leader: {leader.settings.spell()}: {spelled}"
-
-
-def _under_way(trial: Trial) -> int:
-    return trial.arrivals.concurrency or 0

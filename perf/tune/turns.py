@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from perf.interleaved import in_turn
-from perf.tune.judge import MINIMUM_ROUNDS
+from perf.tune.evidence import MINIMUM_ROUNDS
 from serving.errors import ServerUnavailableError, TritonRepoError
 from serving.progress import Reporter
 
 ROUNDS_TO_EXPLAIN = 8
 """At most, for what each change did."""
+
+CLOSING = 0.35
+"""Of the time, at its end: nothing new is tried then, unless nothing keeps the limit yet."""
 
 T = TypeVar("T", bound=Hashable)
 Asked = TypeVar("Asked", contravariant=True)
@@ -35,6 +38,9 @@ class Known(Protocol[T]):
 
 class Searcher(Protocol[Asked]):
     """What a search does with a trial, and says of itself."""
+
+    def skips(self, trial: Asked) -> bool:
+        """True where a trial is not to be measured after all."""
 
     def ask(self, trial: Asked, number: int) -> None:
         """Measure a trial in a round, and remember what came of it."""
@@ -60,6 +66,7 @@ class Turns(Generic[T]):
         ends_at_s: by ``time.monotonic``.
         rounds: number of the last one.
         longest_s: how long the last measurement took; none is begun that would end too late.
+        minutes: that the search may take altogether.
     """
 
     searcher: Searcher[T]
@@ -70,14 +77,23 @@ class Turns(Generic[T]):
     rounds: int = 0
     out_of_time: bool = False
     longest_s: float = field(default=2.0)
+    minutes: float = 0.0
+    _once_failed: set[T] = field(default_factory=set)
 
     @property
     def left_s(self) -> float:
         """Seconds until the end, never negative."""
         return max(0.0, self.ends_at_s - time.monotonic())
 
+    @property
+    def is_closing(self) -> bool:
+        """True towards the end: what is known of a few is worth more now than a look at another one."""
+        return self.left_s < CLOSING * self.minutes * 60
+
     def one(self, trial: T, number: int, *, must: bool = False) -> None:
-        """Measure one trial; what cannot be measured is remembered, and said.
+        """Measure one trial; what cannot be measured is remembered, and said, and not asked again.
+
+        What was measured before is given one more chance: it may have been bad luck.
 
         Args:
             must: without it there is no search: then its error is raised.
@@ -94,7 +110,9 @@ class Turns(Generic[T]):
         except TritonRepoError as error:
             if must:
                 raise
-            self.known.failed[trial] = error.as_dict()
+            if not self.known.count(trial) or trial in self._once_failed:
+                self.known.failed[trial] = error.as_dict()
+            self._once_failed.add(trial)
             self.reporter.warn(f"{self.searcher.spell(trial)}: {error.what}" + (f": {error.got}" if error.got else ""))
             return
         self.longest_s = max(1.0, time.monotonic() - started_s)
@@ -105,6 +123,8 @@ class Turns(Generic[T]):
         names = {str(index): trial for index, trial in enumerate(wanted)}
         with self.reporter.step(f"round {self.rounds}: {len(wanted)} {self.what}") as step:
             for name in in_turn(list(names), self.rounds):
+                if self.searcher.skips(names[name]):
+                    continue
                 if time.monotonic() + self.longest_s > self.ends_at_s:
                     self.out_of_time = True
                     step.done("out of time", self.searcher.standing())
@@ -123,12 +143,12 @@ class Turns(Generic[T]):
             choice: what would be chosen by now; what did nothing is then left as it was.
             backs_of: a trial with one change put back, for each.
         """
-        explained: T | None = None
+        explained = {default}
         while not self.out_of_time:
             chosen = choice()
-            if chosen is None or chosen in (explained, default):
+            if chosen is None or chosen in explained:
                 return
-            explained = chosen
+            explained.add(chosen)
             backs = list(backs_of(chosen))
             wanted = list(dict.fromkeys([default, chosen, *backs]))
             for _ in range(ROUNDS_TO_EXPLAIN):
@@ -141,7 +161,7 @@ class Turns(Generic[T]):
                 self.round(wanted)
 
     def finish(self, default: T) -> None:
-        """Whatever the time: a figure without an interval is none."""
-        while self.known.count(default) < MINIMUM_ROUNDS:
+        """Whatever the time: a figure without an interval is none. One that cannot be had is left as it is."""
+        while self.known.count(default) < MINIMUM_ROUNDS and default not in self.known.failed:
             self.rounds += 1
-            self.one(default, self.rounds, must=True)
+            self.one(default, self.rounds)

@@ -61,17 +61,19 @@ def find_variants(repository: Path, model: str) -> tuple[Variant, ...]:
     folder = repository / model
     if not repository.is_dir():
         fix = "build one with build-repo, or name another with --repository"
-        raise TuneUsageError([Problem("no such model repository", where=str(repository), fix=fix)])
+        expected, got = "a folder with one folder per model", "a file" if repository.exists() else "nothing there"
+        raise TuneUsageError([Problem("no such model repository", str(repository), expected, got, fix)])
     if not model or "/" in model or not folder.is_dir():
         known = sorted(path.name for path in repository.iterdir() if path.is_dir() and not path.name.startswith("."))
         close = difflib.get_close_matches(model, known, n=1)
         fix = f"did you mean {close[0]}?" if close else f"build it with build-repo --only {model}"
         expected = ", ".join(known) or "at least one model"
-        raise TuneUsageError([Problem("no such model", where=str(repository), expected=expected, got=model, fix=fix)])
+        raise TuneUsageError([Problem("no such model", str(repository), expected, model, fix)])
     served = _variant(folder, served=True)
     if served is None:
         expected = "a folder with a number for a name (an ensemble has an empty one)"
-        raise TuneUsageError([Problem("the model has no version", where=str(folder), expected=expected)])
+        got, fix = "no such folder with a file in it", f"build it again: build-repo --only {model}"
+        raise TuneUsageError([Problem("the model has no version", str(folder), expected, got, fix)])
     others = []
     for path in sorted(repository.iterdir()):
         other = _variant(path) if path.is_dir() and path.name.startswith(f"{model}_") else None

@@ -10,7 +10,7 @@ from perf.cli import app
 from perf.compare import UnlikeError, compare
 from perf.compare_text import to_markdown, to_text
 from perf.history import History
-from perf.intervals import ratio_of_independent_medians
+from perf.intervals import ratio_without_pairs
 from perf.references import Side, find_side
 from perf.report import write_report
 from perf.result import Doubt
@@ -159,11 +159,11 @@ def test_equal_models_are_rarely_called_different_and_five_percent_is_found():
 
 
 def test_a_ratio_of_what_is_no_pair():
-    assert ratio_of_independent_medians([2.0] * 5, [1.0] * 3).value == 2
-    assert ratio_of_independent_medians([2.0] * 5, [1.0]).low == 0
+    assert ratio_without_pairs([2.0] * 5, [1.0] * 3).value == 2
+    assert ratio_without_pairs([2.0] * 5, [1.0]).low == 0
     for values in ([], [0.0]):
         with pytest.raises(ValueError, match="above zero"):
-            ratio_of_independent_medians(values, [1.0])
+            ratio_without_pairs(values, [1.0])
 
 
 @pytest.fixture

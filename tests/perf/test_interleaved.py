@@ -7,7 +7,7 @@ import pytest
 
 from perf.errors import WorkloadError
 from perf.interleaved import MAX_REQUESTS, Rounds, in_turn, measure_interleaved, subject_of
-from perf.intervals import median_with_interval, ratio_of_medians
+from perf.intervals import median_with_interval, ratio_of_pairs
 from perf.result import Point
 from perf.target import Target
 from serving import Client
@@ -21,35 +21,35 @@ def test_each_model_is_first_equally_often():
     assert orders == [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"], ["a", "b", "c"]]
 
 
-def test_a_ratio_of_medians_and_its_interval():
-    ratio = ratio_of_medians([200, 210, 190, 205, 195], [100, 100, 100, 100, 100])
+def test_a_ratio_of_pairs_and_its_interval():
+    ratio = ratio_of_pairs([200, 210, 190, 205, 195], [100, 100, 100, 100, 100])
     assert ratio.value == pytest.approx(2.0, rel=1e-3) and 1.7 < ratio.low < 2.0 < ratio.high < 2.3
-    inverse = ratio_of_medians([100, 100, 100, 100, 100], [200, 210, 190, 205, 195])
+    inverse = ratio_of_pairs([100, 100, 100, 100, 100], [200, 210, 190, 205, 195])
     assert inverse.low == pytest.approx(1 / ratio.high) and inverse.high == pytest.approx(1 / ratio.low)
-    assert ratio_of_medians([3, 3, 3], [2, 2, 2]).as_list() == [1.5, 1.5]
+    assert ratio_of_pairs([3, 3, 3], [2, 2, 2]).as_list() == [1.5, 1.5]
     assert median_with_interval([3, 5, 4]).value == 4
 
 
 def test_what_slows_a_whole_round_down_does_not_blur_a_ratio():
     # The machine is four times slower in some rounds: each model's own figures say nothing, their ratio everything.
     rounds = np.array([1.0, 0.25, 1.0, 0.3, 0.9, 0.25])
-    ratio = ratio_of_medians(1200 * rounds, 1000 * rounds)
+    ratio = ratio_of_pairs(1200 * rounds, 1000 * rounds)
     assert ratio.as_list() == pytest.approx([1.2, 1.2])
     assert median_with_interval(1200 * rounds).high > 2 * median_with_interval(1200 * rounds).low
 
 
 def test_few_rounds_that_disagree_say_little():
     # As measured on a busy machine.
-    ratio = ratio_of_medians([91.8, 72.4, 61.3], [73.5, 63.2, 27.2])
+    ratio = ratio_of_pairs([91.8, 72.4, 61.3], [73.5, 63.2, 27.2])
     assert ratio.low < 0.7 < 1.2 < ratio.value < 1.6 < 3 < ratio.high
 
 
 def test_one_round_says_nothing_of_the_noise_and_none_is_an_error():
-    alone = ratio_of_medians([3], [2])
+    alone = ratio_of_pairs([3], [2])
     assert (alone.low, alone.value, alone.high) == (0.0, pytest.approx(1.5), math.inf)
     for first, second in (([], []), ([1], [1, 2]), ([1, 0], [1, 1])):
         with pytest.raises(ValueError, match="as many values"):
-            ratio_of_medians(first, second)
+            ratio_of_pairs(first, second)
 
 
 def test_only_rounds_that_both_were_in_are_compared():

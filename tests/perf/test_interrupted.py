@@ -1,5 +1,6 @@
 """A run that is cut short (by a signal, by the death of its server) keeps what was measured: real tool, real server."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -70,8 +71,9 @@ def test_a_server_that_is_killed_ends_it_with_what_was_measured(repository, tmp_
     def kill():
         until(lambda: list(out.glob("*/raw/scale/concurrency-1-round-1/stdout.txt")), timeout_s=60)
         for child in psutil.Process().children(recursive=True):
-            if child.name() == "tritonserver" and str(one) in " ".join(child.cmdline()):
-                child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() == "tritonserver" and str(one) in " ".join(child.cmdline()):
+                    child.kill()
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()

@@ -8,9 +8,9 @@ import pytest
 from perf.deciding import FOUND_FACTOR, confidence_of
 from perf.intervals import (
     median_with_interval,
-    ratio_of_independent_medians,
-    ratio_of_medians,
+    ratio_of_pairs,
     ratio_of_two_runs,
+    ratio_without_pairs,
 )
 from perf.quantiles import signed_rank_cut, student
 from perf.result import Point
@@ -73,7 +73,7 @@ def test_equal_models_are_seldom_called_different_whatever_the_noise(kind, round
     generator, apart = np.random.default_rng(rounds), 0
     for _ in range(300):
         first, second = np.exp(series(kind, generator, rounds))
-        ratio = ratio_of_medians(first, second, 0.95)
+        ratio = ratio_of_pairs(first, second, 0.95)
         assert ratio.low <= ratio.value <= ratio.high
         apart += not ratio.low <= 1 <= ratio.high
     assert apart <= 27  # 5% is 15; 27 in 300 comes by chance once in 500
@@ -83,7 +83,7 @@ def test_equal_models_are_seldom_called_different_whatever_the_noise(kind, round
 def test_an_interval_is_no_wider_than_it_has_to_be(rounds):
     generator, widths = np.random.default_rng(2), []
     for _ in range(100):
-        ratio = ratio_of_medians(*np.exp(generator.normal(0, 0.05, (2, rounds))))
+        ratio = ratio_of_pairs(*np.exp(generator.normal(0, 0.05, (2, rounds))))
         widths.append(math.log(ratio.high / ratio.low) / 2)
     best = student(0.95, rounds - 1) * 0.05 * math.sqrt(2 / rounds)  # Student's, the best for such noise
     assert np.mean(widths) == pytest.approx(best, rel=0.12)
@@ -96,11 +96,11 @@ def test_runs_at_different_times_share_what_goes_on_for_long():
     apart, fooled = 0, 0
     for line in lines:
         first, second = line[:10], line[-10:]
-        ratio, naive = ratio_of_two_runs(first, second), ratio_of_independent_medians(first, second)
+        ratio, naive = ratio_of_two_runs(first, second), ratio_without_pairs(first, second)
         apart += not ratio.low <= 1 <= ratio.high
         fooled += not naive.low <= 1 <= naive.high
     assert apart <= 25 and fooled > 60
-    assert ratio_of_two_runs([2.0], [1.0]).high == math.inf == ratio_of_independent_medians([2.0], [1.0]).high
+    assert ratio_of_two_runs([2.0], [1.0]).high == math.inf == ratio_without_pairs([2.0], [1.0]).high
 
 
 def test_a_median_is_within_its_interval_nineteen_times_in_twenty():
@@ -129,7 +129,7 @@ def until_known(generator, factor, difference):
         if number >= 9 and ratio_widths(rounds)["b", "load"] <= difference / FOUND_FACTOR:
             break
     values = [[each.inferences_per_s for _, each in rounds[name, "load"]] for name in ("b", "a")]
-    ratio = ratio_of_medians(*values, confidence_of(1))
+    ratio = ratio_of_pairs(*values, confidence_of(1))
     return (ratio.low > 1) - (ratio.high < 1), number + 1
 
 

@@ -27,20 +27,27 @@ ANSWERS = ("RequestError",)
 """Of a server that is a baseline: told to the client with status 400, in the protocol's own words."""
 
 
+PARTS = ("what", "where", "expected", "got", "fix")
+
+
 def _errors():
     """Every construction of an error of ours in perf/: its place, and which parts it names."""
     for path in sorted(PERF.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(getattr(node, "func", None), "id", "")
             named = {keyword.arg for keyword in getattr(node, "keywords", ())}
+            place = f"{path.relative_to(PERF.parent)}:{getattr(node, 'lineno', 0)} {name}"
             words = node.args and isinstance(node.args[0], (ast.Constant, ast.JoinedStr)) if name else False
             if name.endswith("Error") and name not in (*dir(builtins), *ANSWERS) and words and None not in named:
-                yield f"{path.relative_to(PERF.parent)}:{node.lineno} {name}", named
+                yield place, named
+            if name == "Problem" and None not in named:
+                yield place, named | {part for part, _ in zip(PARTS, node.args, strict=False)}
 
 
 def test_every_error_says_where_and_what_to_do():
     found = dict(_errors())
-    assert len(found) > 60
+    assert len(found) > 120
+    assert sum(place.endswith("Problem") for place in found) > 40
     assert [place for place, named in found.items() if not named >= {"where", "fix"}] == []
     assert [place for place, named in found.items() if not named & {"got", "expected"}] == []
 

@@ -177,6 +177,30 @@ def _io() -> dict:
     }
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_thread_that_leaves_takes_its_event_loop_with_it(triton: Server, protocol: str) -> None:
+    with Client(url(triton, protocol)) as client:
+        assert client.is_ready()
+
+        def call() -> None:
+            client.is_ready()
+            client.leave_thread()
+            client.leave_thread()  # without anything to leave
+            assert client.is_ready()  # a new connection
+            client.leave_thread()
+
+        def in_threads() -> int:
+            for _ in range(5):
+                thread = threading.Thread(target=call)
+                thread.start()
+                thread.join()
+            return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+        assert in_threads() >= in_threads() - 1
+        client.leave_thread()  # the main thread's loop stays
+        assert client.is_ready()
+
+
 def test_threads_share_a_client(client: Client) -> None:
     wrong: list[int] = []
 

@@ -79,7 +79,7 @@ class JointMeter:
                 subject, trial.loads[place], number, latency_us, f"run-{self._count}", reporter=SILENT
             )
         finally:
-            self.stage.client.close()  # an HTTP connection belongs to its thread
+            self.stage.client.leave_thread()
 
     def _computed(self, points: list[Point], members: Mapping[str, Subject]) -> dict[str, float]:
         names = {subject.name: member for member, subject in members.items()}

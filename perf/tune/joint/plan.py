@@ -157,7 +157,9 @@ def way_of(config: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]
     """
     steps: Sequence[Mapping[str, Any]] = (config.get("ensemble_scheduling") or {}).get("step", ())
     if not steps:
-        raise TuneUsageError([Problem("the ensemble has no steps", str(config.get("name", "")))])
+        expected, fix = "ensemble_scheduling with at least one step", "build it again with build-repo"
+        name = str(config.get("name", ""))
+        raise TuneUsageError([Problem("the ensemble has no steps", f"{name}/config.pbtxt", expected, "none", fix)])
     made = {tensor: place for place, step in enumerate(steps) for tensor in step.get("output_map", {}).values()}
     return tuple(
         (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from perf.tune.errors import TuneUsageError
-from perf.tune.request import Goal, Limit, TuneRequest, parse_limit
+from perf.tune.request import Goal, Limit, TuneRequest, parse_limit, unusable_time
 from perf.tune.simulate import Arrivals
 from serving.errors import Problem
 
@@ -97,7 +96,7 @@ def of_models(
         TuneUsageError: every problem: a rate for a model that is not named, a model named twice, ...
     """
     problems = [
-        Problem("a model is named twice", "MODEL", "each model once", model)
+        Problem("a model is named twice", "MODEL", "each model once", model, "leave one of them out")
         for model in dict.fromkeys(models)
         if list(models).count(model) > 1
     ]
@@ -108,11 +107,11 @@ def of_models(
     problems += wrong
     if goal == "throughput":
         what = "with fixed rates every configuration that keeps up answers as many"
-        problems.append(Problem(what, "--goal", "latency (the most headroom) or cost (the fewest cores)", goal))
+        expected = "latency (the most headroom) or cost (the fewest cores)"
+        problems.append(Problem(what, "--goal", expected, goal, "leave --goal out (latency)"))
     elif goal not in (None, "latency", "cost"):
-        problems.append(Problem("no such goal", "--goal", "latency or cost", str(goal)))
-    if not (math.isfinite(minutes) and 0.05 <= minutes <= 24 * 60):
-        problems.append(Problem("not a time", "--minutes", "0.05 to 1440", f"{minutes:g}"))
+        problems.append(Problem("no such goal", "--goal", "latency or cost", str(goal), "take one of these"))
+    problems += unusable_time(minutes)
     if problems:
         raise TuneUsageError(problems)
     load = tuple(Arrivals(rate_per_s=found[name]) for name in names)
@@ -155,11 +154,13 @@ def _rates(models: Sequence[str], texts: Sequence[str]) -> tuple[dict[str, float
     for text in texts:
         match = _RATE.match(text.strip())
         if match is None or not float(match[2]) > 0:
-            problems.append(Problem("not the rate of a model", "--rate", f"{expected}, above 0", text))
+            problems.append(Problem("not the rate of a model", "--rate", f"{expected}, above 0", text, "write it so"))
         elif match[1] not in models:
-            problems.append(Problem("a rate for a model that is not named", "--rate", ", ".join(models), match[1]))
+            fix = f"name {match[1]} among the models too, or leave its rate out"
+            what = "a rate for a model that is not named"
+            problems.append(Problem(what, "--rate", ", ".join(models), match[1], fix))
         elif match[1] in found:
-            problems.append(Problem("two rates for one model", "--rate", "one for each", text))
+            problems.append(Problem("two rates for one model", "--rate", "one for each", text, "leave one of them out"))
         else:
             found[match[1]] = float(match[2])
     said = {text.partition("=")[0].strip() for text in texts}
@@ -179,17 +180,20 @@ def _limits(models: Sequence[str], texts: Sequence[str]) -> tuple[Mapping[str, L
             limit = parse_limit(match[2] if match is not None else text)
         except TuneUsageError:
             expected = f"p50, p90, p95 or p99, =, and a time, for all or for one: p99=20ms, {models[0]}:p99=20ms"
-            problems.append(Problem("not a latency limit", "--latency-limit", expected, text))
+            problems.append(Problem("not a latency limit", "--latency-limit", expected, text, "write it so"))
             continue
         if match is None:
             if for_all is not None:
-                problems.append(Problem("two limits for all models", "--latency-limit", "MODEL:pN=TIME for one", text))
+                fix = "say which is of which model: MODEL:pN=TIME"
+                problems.append(Problem("two limits for all models", "--latency-limit", "one for all", text, fix))
             for_all = limit
         elif match[1] not in models:
-            expected = ", ".join(models)
-            problems.append(Problem("a limit for a model that is not named", "--latency-limit", expected, match[1]))
+            expected, fix = ", ".join(models), f"name {match[1]} among the models too, or leave its limit out"
+            what = "a limit for a model that is not named"
+            problems.append(Problem(what, "--latency-limit", expected, match[1], fix))
         elif match[1] in found:
-            problems.append(Problem("two limits for one model", "--latency-limit", "one for each", text))
+            fix = "leave one of them out"
+            problems.append(Problem("two limits for one model", "--latency-limit", "one for each", text, fix))
         else:
             found[match[1]] = limit
     if for_all is not None:

@@ -26,11 +26,12 @@ from perf.tune.joint.result import JointResult
 from perf.tune.joint.search import JointSearch
 from perf.tune.joint.stage import JointStage, open_joint_stage, threads_by_default
 from perf.tune.journal import Journal
+from perf.tune.resumable import resumable
 from perf.tune.running import CURVE_S, CURVES_SHARE, SECONDS, SHORT_SECONDS, free_memory_bytes
 from perf.tune.search import SHORT_MINUTES
 from perf.tune.space import Space, space_of
 from perf.tune.variants import find_variants
-from serving.errors import ServerUnavailableError, TritonRepoError
+from serving.errors import TritonRepoError
 from serving.progress import SILENT, Reporter
 
 
@@ -74,7 +75,7 @@ def tune_jointly(
         if others := presence.look():
             reporter.warn(f"another benchmark runs on this machine (process {min(others)}): both measure each other")
         began_s = time.monotonic()
-        try:
+        with resumable(kept, lambda: len(rounds_of(kept)), stage.target, reporter):
             scene = _scene(request, stage, cores)
             spaces, curves = _timed(scene, stage, kept, reporter)
             evidence = JointEvidence(scene)
@@ -93,11 +94,6 @@ def tune_jointly(
                 reporter,
             )
             search.run(rounds_of(kept))
-        except ServerUnavailableError as error:
-            again = f"the same command with --resume goes on with all that was measured ({journal})" if journal else ""
-            raise ServerUnavailableError(
-                error.what, where=error.where, expected=error.expected, got=error.got, fix=again or error.fix
-            ) from error
         doubts = [*machine_doubts(load_before, cores, steal_percent(ticks, cpu_times())), *presence.doubts()]
         return result_of(
             search,

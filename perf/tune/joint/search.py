@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from perf.tune.evidence import MINIMUM_ROUNDS
 from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
 from perf.tune.joint.plan import JointTrial
-from perf.tune.judge import MINIMUM_ROUNDS
 from perf.tune.outlook import DOUBTFUL, FEWEST_TRIALS, MOST_TRIALS, PROMISING, UNLIKE
 from perf.tune.turns import Turns
 from serving.progress import SILENT, Reporter
@@ -20,7 +20,7 @@ EXPLORED_SHARE, EXPLORED_S = 0.15, 20.0
 """Of the time, and at most, for simulating before anything but the default is measured; a tenth after each round."""
 
 LONG_S = 3.0
-"""A measurement, before there was one."""
+"""What a measurement is thought to take, before there was one."""
 
 Measure = Callable[[JointTrial, int, Mapping[str, float]], Seen]
 """``(trial, round, about what an answer takes in us by model)`` -> figures."""
@@ -45,7 +45,13 @@ class JointSearch:
 
     def __post_init__(self) -> None:
         self.turns: Turns[JointTrial] = Turns(
-            self, self.evidence, self.ends_at_s, self.reporter, "plans", longest_s=3.0
+            self,
+            self.evidence,
+            self.ends_at_s,
+            self.reporter,
+            "plans",
+            longest_s=LONG_S,
+            minutes=self.explorer.scene.request.minutes,
         )
 
     @property
@@ -108,10 +114,15 @@ class JointSearch:
     def baseline(self) -> JointTrial:
         """The plan as it is, at the best of the loads that it was measured at."""
         measured = [trial for trial in self.evidence.trials if trial.plan == self.explorer.default]
+        measured = measured or [trial for trial in self.evidence.rounds if trial.plan == self.explorer.default]
         held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if held:
             return max(held, key=self.evidence.worth)
         return min(measured, key=lambda trial: max(self.evidence.shares(trial).values()))
+
+    def skips(self, trial: JointTrial) -> bool:
+        """True where it has failed meanwhile."""
+        return trial in self.evidence.failed
 
     def ask(self, trial: JointTrial, number: int) -> None:
         """Measure a plan in a round; into the evidence, and kept."""
@@ -128,18 +139,20 @@ class JointSearch:
         """What to measure in the next round; nothing where it is decided."""
         evidence, default = self.evidence, self.default_trial()
         others = [trial for trial in evidence.trials if trial != default]
-        leader = evidence.leader([*others, *([default] if evidence.count(default) else [])])
+        known = [default] if evidence.count(default) and default not in evidence.failed else []
+        leader = evidence.leader([*others, *known])
         alive = [trial for trial in others if not evidence.is_out(trial, leader)]
         newcomers = self._promising(leader)
         if leader is None:
             return self._wanted_beyond(default, newcomers)
         alive.sort(key=evidence.worth, reverse=True)
-        rivals = [*alive, *([default] if evidence.count(default) else [])]
-        if not newcomers and all(evidence.is_settled(t, leader) for t in rivals) and evidence.count(default):
+        settled = all(evidence.is_settled(t, leader) for t in [*alive, *known])
+        if not newcomers and settled and evidence.count(default):
             return []
         asked = [t for t in alive if t == leader or not evidence.is_settled(t, leader)]
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
-        return list(dict.fromkeys([default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]))
+        found = [default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]
+        return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
 
     def _wanted_beyond(self, default: JointTrial, newcomers: list[JointTrial]) -> list[JointTrial]:
         """The same while nothing seems to keep the limits: what may, and what comes nearest."""
@@ -154,7 +167,7 @@ class JointSearch:
         """The best of what was not measured, by prediction, each unlike the others."""
         evidence = self.evidence
         tried = len(evidence.rounds) + len(evidence.failed)
-        if tried >= MOST_TRIALS:
+        if tried >= MOST_TRIALS or (self.turns.is_closing and leader is not None):
             return []
         factor = PROMISING if tried > FEWEST_TRIALS else DOUBTFUL
         bar = factor * evidence.worth(leader) if leader is not None else 0.0

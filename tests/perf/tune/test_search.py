@@ -18,7 +18,7 @@ from perf.tune.request import Limit, TuneRequest
 from perf.tune.search import Search
 from perf.tune.simulate import Arrivals, simulate
 from perf.tune.space import Settings, Space
-from serving.errors import ServerUnavailableError
+from serving.errors import ModelLoadError, ServerUnavailableError
 
 DEFAULT = Settings("fp32", 1, None, 16, (), 2000)
 SPACE = Space(DEFAULT, ("fp32", "int8"), (1, 2), (None, 1), (16,), (4, 8), (500, 1000), cores=2)
@@ -42,10 +42,10 @@ CURVES = {
 class World:
     """The truth: executions are slower than their curve says, requests cost the front something, and all is noisy."""
 
-    def __init__(self, noise=0.02, percentile=99.0, slower=1.2, refused=(), dies_after=math.inf):
+    def __init__(self, noise=0.02, percentile=99.0, slower=1.2, refused=(), dies_after=math.inf, fails=None):
         self.generator, self.noise, self.percentile = np.random.default_rng(4), noise, percentile
         self.slower, self.refused, self.dies_after = slower, refused, dies_after
-        self.calls = []
+        self.calls, self.fails = [], fails or (lambda trial, number: False)
 
     def __hash__(self):
         return id(self)
@@ -64,7 +64,9 @@ class World:
         if len(self.calls) > self.dies_after:
             raise ServerUnavailableError("no server answers", where="here")
         if trial.settings in self.refused:
-            raise TuneError("refused", got="out of memory")
+            raise ModelLoadError("refused", got="out of memory")
+        if self.fails(trial, number):
+            raise TuneError("perf_analyzer did not end within 11 s and was stopped")
         rate, latency, compute = self.true(trial)
         one, two = np.exp(self.generator.normal(0, self.noise, 2))
         return Measured(rate * one, latency * two, 500, compute_us=compute)
@@ -114,7 +116,7 @@ def test_the_load_is_found_under_a_limit_and_what_crosses_it_is_not_chosen(tmp_p
 def test_where_the_noise_reaches_the_limit_something_below_it_is_found(tmp_path, monkeypatch):
     """In some 50 measurements, with percentiles that are now and then twice what they are without disturbance."""
     world, clock = World(noise=0.06, slower=1.2), iter(range(10**6))
-    monkeypatch.setattr("perf.tune.search.time.monotonic", lambda: next(clock) / 4)
+    monkeypatch.setattr("perf.tune.turns.time.monotonic", lambda: next(clock) / 4)
     search = search_for(world, tmp_path, limit=Limit(99, 3000), minutes=80 / 60, ends_at_s=55.0)
 
     def disturbed(trial, number, latency_us):
@@ -170,6 +172,57 @@ def test_without_time_the_default_has_an_interval_all_the_same(tmp_path):
     result = finished(search)
     assert result.status == "default" and not result.decided and result.default.rounds == 3
     assert set(world.calls) == {Trial(DEFAULT, Arrivals(concurrency=16))}
+
+
+def test_a_load_that_cannot_be_measured_is_not_tried_again_nor_a_higher_one(tmp_path):
+    """perf_analyzer starves itself with many requests under way: the default too is then measured at fewer."""
+    world = World(fails=lambda trial, number: trial.arrivals.concurrency > 6)
+    search = search_for(world, tmp_path, limit=Limit(99, 9000))
+    search.run()
+    result = finished(search)
+    chosen = search.evidence.choice(search.baseline())
+    assert result.status == "found" and chosen.arrivals.concurrency <= 6
+    near = [trial for trial in search.outlook.all() if trial.arrivals.concurrency <= 6]
+    assert world.true(chosen)[0] > 0.8 * best_of(world, search, near)
+    failed = [trial for trial in world.calls if trial.arrivals.concurrency > 6]
+    assert 0 < len(failed) == len(set(failed)) == len(search.evidence.failed) <= 6
+    for number, trial in enumerate(failed):
+        earlier = [other for other in failed[:number] if other.settings == trial.settings]
+        assert all(other.arrivals.concurrency > trial.arrivals.concurrency for other in earlier)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_failure_of_what_was_measured_before_is_bad_luck_and_two_are_not(tmp_path, times):
+    unlucky = []
+
+    def fails(trial, number):
+        """The first newcomer that is measured a second time fails then, so many times."""
+        again = number > 1 and trial.settings != DEFAULT and search.evidence.count(trial)
+        if again and len(unlucky) < times and trial in (unlucky or [trial]):
+            unlucky.append(trial)
+            return True
+        return False
+
+    search = search_for(World(fails=fails), tmp_path, concurrency=16)
+    search.run()
+    assert len(unlucky) == times and list(search.evidence.failed) == (unlucky[:1] if times == 2 else [])
+    assert finished(search).status == "found"
+
+
+def test_a_default_that_fails_later_keeps_what_is_known_of_it(tmp_path):
+    search = search_for(
+        World(fails=lambda trial, number: trial.settings == DEFAULT and number), tmp_path, concurrency=16
+    )
+    search.run()
+    result = finished(search)
+    assert result.default.rounds == 1 and list(search.evidence.failed) == [search.baseline()]
+
+
+def test_a_default_that_cannot_be_measured_at_any_load_ends_the_search(tmp_path):
+    search = search_for(World(fails=lambda trial, number: True), tmp_path, limit=Limit(99, 9000))
+    with pytest.raises(TuneError, match="did not end within"):
+        search.run()
+    assert len(search.measure.calls) <= 6
 
 
 def test_a_refused_configuration_is_left_out_and_said(tmp_path):

@@ -19,7 +19,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -38,7 +37,7 @@ from perf.binary import find_binary  # noqa: E402
 from perf.environment import machine_facts  # noqa: E402
 from perf.inputs import RequestData, write_input_data  # noqa: E402
 from perf.parse import read_csv, read_profile  # noqa: E402
-from perf.punctual import wake_up_us  # noqa: E402
+from perf.punctual import late_us, wake_up_us  # noqa: E402
 from perf.result import Point  # noqa: E402
 from perf.schedule import drawn  # noqa: E402
 from perf.tune.simulate import Arrivals, Batching, simulate  # noqa: E402
@@ -301,16 +300,6 @@ the most punctual sleep takes to end here: {wake:.0f} us now, {default:.0f} us w
 (not with perf_analyzer when bench-repo starts it). By so much latencies at a rate would else be too short."""
 
 
-def latest_sleep_us() -> float:
-    """How late the most punctual sleep ends without :func:`perf.punctual.punctual`."""
-    late = []
-    for _ in range(60):
-        started_s = time.perf_counter()
-        time.sleep(0.0005)
-        late.append(time.perf_counter() - started_s - 0.0005)
-    return min(late) * 1e6
-
-
 def main() -> int:
     """Arguments to exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -321,7 +310,7 @@ def main() -> int:
         folder = Path(temporary)
         repository = repository_of(folder / "models")
         with Server(repository) as server:
-            note = NOTE.format(wake=wake_up_us(), default=latest_sleep_us())
+            note = NOTE.format(wake=wake_up_us(), default=late_us())
             stall = STALL_TEXT.format(stall=STALL_S, every=STALL_EVERY)
             rate = RATE_TEXT.format(seeds=SEEDS)
             own = [*own_figures(server, folder, args.seconds / 4)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from perf.binary import Binary
+from perf.environment import usable_cores
 from perf.failures import explain, not_started
 from perf.punctual import punctual, wake_up_us
 from perf.schedule import Schedule
@@ -32,6 +33,10 @@ WINDOWS = 3
 
 WINDOW_STRETCH = 1.2
 """perf_analyzer measures this much longer than the interval it is given."""
+
+CROWDED_PER_CORE = 8
+"""Requests under way for each core of this machine from which on few threads send them all. With a thread for each (as
+perf_analyzer has it) 48 on two cores kept it from ending its windows: now and then it did not end for minutes."""
 
 INTERVALS = "intervals.txt"
 CSV, EXPORT, INPUTS = "perf_analyzer.csv", "profile_with_tensors.json", "../inputs.json"
@@ -82,6 +87,13 @@ class Load:
         return self.schedule is None and self.windows < WINDOWS
 
     @property
+    def is_crowded(self) -> bool:
+        """True where a thread for each request under way would leave perf_analyzer's own clock no processor time."""
+        if self.schedule is not None or self.streaming or self.sequence_length is not None:
+            return False
+        return (self.concurrency or 0) > CROWDED_PER_CORE * usable_cores()
+
+    @property
     def passes(self) -> int:
         """How many windows it prints: all requests of a schedule are one."""
         return 1 if self.schedule is not None else self.windows
@@ -125,6 +137,8 @@ def command_for(binary: Binary, load: Load) -> list[str]:
         command += ["--async", "--max-threads", str(load.schedule.threads)]
     else:
         command += ["--concurrency-range", f"{load.concurrency}:{load.concurrency}"]
+        if load.is_crowded:
+            command += ["--async", "--max-threads", str(max(1, usable_cores() // 2))]
         command += ["--measurement-mode", "time_windows"]
         command += ["--measurement-interval", str(max(1, round(load.window_s * 1000 / WINDOW_STRETCH)))]
         command += ["--max-trials", str(load.windows)]

@@ -16,6 +16,11 @@ from perf.nvml import nvml_fact
 _DISTRIBUTIONS = ("triton-repo", "tritonclient", "numpy")
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def machine_facts() -> dict[str, Any]:
     """Processor, memory, load, kernel, C library, GPUs and versions; None for what this machine does not tell."""
     memory = _memory_bytes()
@@ -23,7 +28,7 @@ def machine_facts() -> dict[str, Any]:
         "hostname": platform.node(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_usable": usable_cores(),
         "cpu_limit": _cgroup_cpus(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "memory_bytes": memory.get("MemTotal"),

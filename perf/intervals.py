@@ -22,6 +22,9 @@ CONFIDENCE = 0.95
 PARTS = 5
 """That follow one another, into which the rounds of a single run are taken together."""
 
+SIDES = 4
+"""With fewer values the median often is one of the ends that can be drawn: the larger side is for both then."""
+
 RESAMPLES = 2000
 SEED = 20241
 _NORMAL = 1.960
@@ -133,7 +136,8 @@ def median_with_interval(values: Sequence[float]) -> Interval:
         return Interval(0.0, value, math.inf)
     rows = np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
     low, high = (float(end) for end in np.percentile(np.median(given[rows], axis=1), (2.5, 97.5)))
-    # The larger of both sides, for both: with few values the median often is one of the ends that can be drawn.
     widening = student(CONFIDENCE, count - 1) / _NORMAL * math.sqrt(count / (count - 1))
-    factor = max(value / low, high / value, 1.0) ** widening
-    return Interval(value / factor, value, value * factor)
+    down, up = max(value / low, 1.0), max(high / value, 1.0)
+    if count < SIDES:
+        down = up = max(down, up)
+    return Interval(value / down**widening, value, value * up**widening)

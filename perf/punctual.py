@@ -36,11 +36,16 @@ def punctual() -> Iterator[None]:
 
 
 def wake_up_us() -> float:
-    """How late the most punctual of some sleeps ends here, microseconds; takes about 40 ms."""
-    late = []
+    """How late the most punctual of some sleeps ends within :func:`punctual`, microseconds; takes about 40 ms."""
     with punctual():
-        for _ in range(_SLEEPS):
-            started_s = time.perf_counter()
-            time.sleep(_SLEEP_S)
-            late.append(time.perf_counter() - started_s - _SLEEP_S)
+        return late_us()
+
+
+def late_us() -> float:
+    """The same for sleeps as this thread has them now."""
+    late = []
+    for _ in range(_SLEEPS):
+        started_s = time.perf_counter()
+        time.sleep(_SLEEP_S)
+        late.append(time.perf_counter() - started_s - _SLEEP_S)
     return max(0.0, min(late) * 1e6)

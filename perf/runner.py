@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from perf.analyzer import INPUTS, INTERVALS, WINDOWS, Load, Output, analyze
 from perf.answers import References, references
 from perf.binary import Binary
 from perf.borders import Borders
+from perf.environment import usable_cores
 from perf.errors import AnalyzerCrashError, AnalyzerError
 from perf.failures import NO_REQUESTS, unwritable
 from perf.inputs import export_bytes, write_input_data
@@ -205,7 +205,7 @@ class Run:
         return point_of(subject, load).model_copy(update={"error": error.as_dict()})
 
     def _usage_doubts(self, meter: Meter, output: Output, point: Point) -> Sequence[Doubt]:
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         duration_s = point.duration_s or output.duration_s
         local = self.target.local
         return usage_doubts(meter, local=local, client_s=output.client_s, duration_s=duration_s, cores=cores)

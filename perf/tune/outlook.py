@@ -40,19 +40,27 @@ class Outlook:
     evidence: Evidence
     _trials: Sequence[Trial] = ()
 
-    def promising(self, leader: Trial | None, default: Trial, width: int) -> list[Trial]:
-        """The best of what was not measured, each unlike the others, as many as ``width``."""
+    def promising(
+        self, leader: Trial | None, default: Trial, width: int, *, margin: float = MARGIN, most: int = MOST_TRIALS
+    ) -> list[Trial]:
+        """The best of what was not measured, each unlike the others, as many as ``width``.
+
+        Args:
+            leader: what it is to be better than; None for anything.
+            margin: how far below the limit it is to be predicted.
+            most: so many trials altogether.
+        """
         evidence = self.evidence
-        if len(evidence.rounds) + len(evidence.failed) >= MOST_TRIALS:
+        if len(evidence.rounds) + len(evidence.failed) >= most:
             return []
         factor = PROMISING if len(evidence.rounds) > FEWEST_TRIALS else DOUBTFUL
         bar = factor * evidence.worth(leader) if leader is not None and evidence.count(leader) else 0.0
         # A queue delay is a fine point: it is looked at where the rest is good already.
         known = (0, self.space.default.max_queue_delay_microseconds)
-        ranked = self._ranked([t for t in self.all() if t.settings.max_queue_delay_microseconds in known])
+        ranked = self._ranked([t for t in self.all() if t.settings.max_queue_delay_microseconds in known], margin)
         good = {without_delay(trial) for _, trial in ranked[:REFINED]}
         fine = [t for t in self.all() if t.settings.max_queue_delay_microseconds not in known]
-        ranked += self._ranked([t for t in fine if without_delay(t) in good])
+        ranked += self._ranked([t for t in fine if without_delay(t) in good], margin)
         ranked = [(worth, trial) for worth, trial in ranked if worth > bar and trial.settings != default.settings]
         ranked = [(worth, trial) for worth, trial in ranked if not (evidence.count(trial) or self.fails(trial))]
         ranked.sort(key=lambda pair: (-pair[0], pair[1].settings.distance(default.settings)))
@@ -64,9 +72,9 @@ class Outlook:
                 break
         return chosen
 
-    def _ranked(self, trials: Sequence[Trial]) -> list[tuple[float, Trial]]:
+    def _ranked(self, trials: Sequence[Trial], margin: float) -> list[tuple[float, Trial]]:
         """Those that are predicted to keep the limit, with what they are worth, the best first."""
-        found = [(*self.worth_and_holds(trial), trial) for trial in trials]
+        found = [(*self.worth_and_holds(trial, margin), trial) for trial in trials]
         return sorted(((worth, trial) for worth, holds, trial in found if holds), key=lambda pair: -pair[0])
 
     def fails(self, trial: Trial) -> bool:
@@ -98,10 +106,10 @@ class Outlook:
             self._trials = found
         return self._trials
 
-    def worth_and_holds(self, trial: Trial) -> tuple[float, bool]:
+    def worth_and_holds(self, trial: Trial, margin: float = MARGIN) -> tuple[float, bool]:
         """What a trial is predicted to be worth, and whether it is predicted to keep the limit, with a margin."""
         expected = self.predictor.expected(trial)
-        holds = self.request.limit is None or expected.latency_us * MARGIN <= self.request.limit.us
+        holds = self.request.limit is None or expected.latency_us * margin <= self.request.limit.us
         return self.evidence.worth_of(trial, expected.inferences_per_s, expected.latency_us), holds
 
     def holds(self, trial: Trial) -> bool:

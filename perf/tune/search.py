@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from perf.tune.board import board
 from perf.tune.evidence import MINIMUM_ROUNDS
 from perf.tune.journal import Journal
 from perf.tune.judge import Evidence, Measured
-from perf.tune.outlook import FEWEST_TRIALS, PROMISING, UNLIKE, Outlook
+from perf.tune.outlook import FEWEST_TRIALS, MARGIN, MOST_TRIALS, PROMISING, UNLIKE, Outlook
 from perf.tune.predict import Predictor, Trial
 from perf.tune.request import TuneRequest
 from perf.tune.space import Space
@@ -31,6 +31,22 @@ SHORT_MINUTES = 1.5
 
 LOADS_OF_DEFAULT = 4
 """At so many loads the configuration as it is is measured, if the best of them is not clear before."""
+
+SAFER_ROUNDS = 8
+"""What is far enough below the limit is given so many rounds to show it before a lower load is tried."""
+
+LOWER = 0.9
+"""A lower load at which the latency is not even this part of what it was does not help: it is not the load."""
+
+ROOM = (1.2, 2.0)
+"""How far below the limit something is predicted that is tried where nothing surely keeps it: as far as the interval of
+what leads reaches, within these."""
+
+NEARLY = 0.95
+"""What surely keeps the limit and is this good makes a better one that may break it not worth more trials."""
+
+BEYOND = 1
+"""So many that would lead if they kept the limit are tried at a lower load, in each round."""
 
 Measure = Callable[[Trial, int, float], Measured]
 """``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
@@ -56,6 +72,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.outlook = Outlook(self.request, self.space, self.predictor, self.evidence)
+        self._roomy: list[Trial] = []
         self.turns: Turns[Trial] = Turns(
             self, self.evidence, self.ends_at_s, self.reporter, "configurations", minutes=self.request.minutes
         )
@@ -80,10 +97,8 @@ class Search:
         self._resume()
         if not self.evidence.trials:
             self._begin()
-        while not self.out_of_time and (wanted := self._wanted()):
+        while not self.out_of_time and (wanted := self._wanted() or self._unexplained()):
             self.turns.round(wanted)
-        default = self.baseline()
-        self.turns.explain(default, lambda: self._choice(default), lambda chosen: self._put_back(chosen, default))
         self.turns.finish(self.baseline())
 
     def _begin(self) -> None:
@@ -95,10 +110,12 @@ class Search:
             self.turns.one(first, 0, must=not trials)
         self._fit(first)
 
-    def _choice(self, default: Trial) -> Trial | None:
-        """What would be chosen by now, unless that is the configuration as it is."""
+    def _unexplained(self) -> Sequence[Trial]:
+        """What to measure, once all is decided, to see what each knob did."""
+        default = self.baseline()
         chosen = self.evidence.choice(default)
-        return None if chosen is None or chosen.settings == default.settings else chosen
+        turned = chosen is not None and chosen.settings != default.settings
+        return self.turns.unexplained(default, chosen if turned else None, lambda trial: self._put_back(trial, default))
 
     def _put_back(self, chosen: Trial, default: Trial) -> list[Trial]:
         """The same with one knob as it was, for each that was turned."""
@@ -181,25 +198,39 @@ class Search:
         """What to measure in the next round; nothing where it is decided."""
         evidence = self.evidence
         default = self.default_trial()
-        alive = [t for t in evidence.trials if t != default]
+        others = [trial for trial in evidence.trials if trial != default]
         known = [default] if evidence.count(default) and default not in evidence.failed else []
-        leader = evidence.leader([*alive, *known])
-        alive = [t for t in alive if not evidence.is_out(t, leader)]
+        leader = evidence.leader([*others, *known])
+        alive = [trial for trial in others if not evidence.is_out(trial, leader)]
         alive.sort(key=evidence.worth, reverse=True)
         newcomers = (
             [] if self.turns.is_closing and leader is not None else self.outlook.promising(leader, default, self.width)
         )
         if leader is None:
             return self._wanted_beyond(default, newcomers)
-        undecided = any(not evidence.is_settled(trial, leader) for trial in [*alive, *known])
-        if not newcomers and not undecided and evidence.count(default):
+        asked = [trial for trial in alive if trial == leader or self._is_open(trial, leader)]
+        safer = [*self._safer_ones(leader, default, alive), *self._surer(leader, default)]
+        safer = [trial for trial in safer if trial not in evidence.failed]
+        undecided = any(not evidence.is_settled(trial, leader) for trial in [*asked, *known])
+        if not newcomers and not undecided and not safer and evidence.count(default):
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
-        asked = [t for t in alive if not evidence.is_settled(t, leader) or t == leader]
-        safer = [t for t in (self._safer(leader), self._safer(default)) if t is not None]
         first = [] if self._is_hopeless(default) else [default]
         found = [*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]
         return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
+
+    def _is_open(self, trial: Trial, leader: Trial) -> bool:
+        """True where more rounds may change what is known. What breaks the limit after some rounds is tried safer."""
+        evidence = self.evidence
+        few = evidence.count(trial) < MINIMUM_ROUNDS
+        return few or (evidence.seems_to_hold(trial) and not evidence.is_settled(trial, leader))
+
+    def _safer_ones(self, leader: Trial, default: Trial, alive: list[Trial]) -> list[Trial]:
+        """At lower loads: the leader, the default, and what would lead if it kept the limit."""
+        evidence = self.evidence
+        beyond = [t for t in alive if not evidence.seems_to_hold(t) and evidence.worth(t) > evidence.worth(leader)]
+        found = [self._safer(trial) for trial in (leader, default, *beyond[:BEYOND])]
+        return [trial for trial in found if trial is not None]
 
     def _is_hopeless(self, trial: Trial) -> bool:
         """True where it surely does not keep the limit: what it would be compared for is decided."""
@@ -207,6 +238,24 @@ class Search:
         if evidence.limit is None or evidence.count(trial) < MINIMUM_ROUNDS:
             return False
         return evidence.latency(trial).low > evidence.limit.us
+
+    def _surer(self, leader: Trial, default: Trial) -> list[Trial]:
+        """Where the leader does not surely keep the limit: what is predicted to keep it with more room."""
+        evidence = self.evidence
+        if evidence.holds(leader) or evidence.count(leader) < MINIMUM_ROUNDS:
+            return []
+        known = [trial for trial in evidence.trials if evidence.count(trial) > 1 and evidence.holds(trial)]
+        sure = max(known, key=evidence.worth, default=None)
+        if sure is not None and evidence.worth(sure) > NEARLY * evidence.worth(leader):
+            return []
+        unsure = [trial for trial in self._roomy if trial not in evidence.failed]
+        unsure = [trial for trial in unsure if evidence.count(trial) < MINIMUM_ROUNDS or self._may_yet(trial)]
+        if unsure:
+            return unsure
+        latency = evidence.latency(leader)
+        room = min(max(latency.high / latency.value, ROOM[0]), ROOM[1])
+        self._roomy = self.outlook.promising(sure, default, 1, margin=room, most=MOST_TRIALS + len(self._roomy) + 4)
+        return self._roomy
 
     def _safer(self, trial: Trial) -> Trial | None:
         """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.
@@ -219,8 +268,22 @@ class Search:
             lower = [each for each in (replace(trial, arrivals=load) for load in loads) if each not in evidence.failed]
             if not lower:
                 return None
-            trial = lower[-1]
+            before, trial = trial, next((each for each in reversed(lower) if self.outlook.holds(each)), lower[-1])
+            if self._may_yet(trial):
+                return trial
+            if (
+                evidence.count(trial) >= MINIMUM_ROUNDS
+                and evidence.latency(trial).value > LOWER * evidence.latency(before).value
+            ):
+                return None  # it is not the load
         return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
+
+    def _may_yet(self, trial: Trial) -> bool:
+        """True where a few more rounds will probably show that a trial keeps the limit."""
+        evidence = self.evidence
+        if evidence.limit is None or not MINIMUM_ROUNDS <= evidence.count(trial) < SAFER_ROUNDS:
+            return False
+        return not evidence.holds(trial) and evidence.latency(trial).value * MARGIN <= evidence.limit.us
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""

@@ -79,6 +79,7 @@ class Turns(Generic[T]):
     longest_s: float = field(default=2.0)
     minutes: float = 0.0
     _once_failed: set[T] = field(default_factory=set)
+    _explained: dict[T, int] = field(default_factory=dict)
 
     @property
     def left_s(self) -> float:
@@ -136,29 +137,25 @@ class Turns(Generic[T]):
                     self.searcher.learn(trial)
             step.done("measured", self.searcher.standing())
 
-    def explain(self, default: T, choice: Callable[[], T | None], backs_of: Callable[[T], Sequence[T]]) -> None:
-        """With time left: what each change did, by putting it back alone; then there may be others to put back.
+    def unexplained(self, default: T, chosen: T | None, backs_of: Callable[[T], Sequence[T]]) -> Sequence[T]:
+        """What to measure in the next round to see what each change did: the choice with one put back, for each.
+
+        What turns out to have done nothing is left as it was in the end, so there may be another choice then, to be
+        explained in its turn. Nothing where all is said, or no time is left for a round.
 
         Args:
-            choice: what would be chosen by now; what did nothing is then left as it was.
-            backs_of: a trial with one change put back, for each.
+            chosen: what would be chosen by now; None for nothing, or the default.
         """
-        explained = {default}
-        while not self.out_of_time:
-            chosen = choice()
-            if chosen is None or chosen in explained:
-                return
-            explained.add(chosen)
-            backs = list(backs_of(chosen))
-            wanted = list(dict.fromkeys([default, chosen, *backs]))
-            for _ in range(ROUNDS_TO_EXPLAIN):
-                wanted = [trial for trial in wanted if trial not in self.known.failed]
-                backs = [back for back in backs if back in wanted]
-                if all(self.known.is_settled(back, chosen) for back in backs):
-                    break
-                if time.monotonic() + len(wanted) * self.longest_s > self.ends_at_s:
-                    return
-                self.round(wanted)
+        if chosen is None or self._explained.get(chosen, 0) >= ROUNDS_TO_EXPLAIN:
+            return []
+        backs = [trial for trial in backs_of(chosen) if trial not in self.known.failed]
+        wanted = [trial for trial in dict.fromkeys([default, chosen, *backs]) if trial not in self.known.failed]
+        if all(self.known.is_settled(back, chosen) for back in backs):
+            return []
+        if time.monotonic() + len(wanted) * self.longest_s > self.ends_at_s:
+            return []
+        self._explained[chosen] = self._explained.get(chosen, 0) + 1
+        return wanted
 
     def finish(self, default: T) -> None:
         """Whatever the time: a figure without an interval is none. One that cannot be had is left as it is."""

@@ -1,6 +1,7 @@
 """perf_analyzer as a process: its arguments, its failures in our words, and that nothing of it stays behind."""
 
 import itertools
+import json
 import signal
 import threading
 import time
@@ -47,6 +48,29 @@ def test_the_arguments_are_a_list_and_the_stability_limit_always_holds():
     assert pairs["--measurement-interval"] == "200"  # it measures 1.2 times as long: 240 ms
     assert int(pairs["--stability-percentage"]) >= 1_000_000
     assert (pairs["-f"], pairs["--profile-export-file"]) == (CSV, EXPORT)
+
+
+def test_very_many_requests_are_sent_by_few_threads(monkeypatch):
+    monkeypatch.setattr("perf.analyzer.usable_cores", lambda: 4)
+    binary = Binary(Path("/pa"), "1", "here")
+    assert "--async" not in command_for(binary, replace(LOAD, concurrency=32))
+    command = command_for(binary, replace(LOAD, concurrency=33))
+    assert command[command.index("--async") :][:3] == ["--async", "--max-threads", "2"]
+    streaming = command_for(binary, replace(LOAD, concurrency=33, protocol="grpc", streaming=True))
+    assert streaming.count("--async") == 1 and "--max-threads" not in streaming
+    assert "--async" not in command_for(binary, replace(LOAD, concurrency=33, sequence_length=5))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_sixty_four_requests_under_way_come_to_an_end(binary, server, place, protocol):
+    """With a thread for each of them perf_analyzer leaves itself no time to end its windows, now and then."""
+    address = server.http_url if protocol == "http" else server.grpc_url
+    load = replace(LOAD, protocol=protocol, address=address, concurrency=64, window_s=0.5)
+    output = analyze(binary, load, place, timeout_s=60)
+    data = json.loads((place / EXPORT).read_text())
+    requests = data["experiments"][0]["requests"]
+    assert len(requests) > 200 and "--async" in output.command
 
 
 def test_a_warm_up_asks_for_no_files():

@@ -81,16 +81,20 @@ class JointSearch:
         with self.reporter.step("predict plans") as step:
             self.explorer.explore(seconds)
             step.done("predicted", f"{len(self.explorer.predictor.predicted)} plans")
-        while not self.out_of_time and (wanted := self._wanted()):
+        while not self.out_of_time and (wanted := self._wanted() or self._unexplained()):
             self.turns.round(wanted)
             self.explorer.explore(seconds / 10)
-        default = self.baseline()
-        self.turns.explain(
-            default,
-            lambda: self.evidence.choice(default),
-            lambda chosen: [trial for _, trial in self.put_back(chosen) if trial.plan != default.plan],
-        )
         self.turns.finish(self.baseline())
+
+    def _unexplained(self) -> Sequence[JointTrial]:
+        """What to measure, once all is decided, to see what each member's change did."""
+        default = self.baseline()
+        chosen = self.evidence.choice(default)
+        return self.turns.unexplained(
+            default,
+            None if chosen == default else chosen,
+            lambda trial: [back for _, back in self.put_back(trial) if back.plan != default.plan],
+        )
 
     @property
     def width(self) -> int:

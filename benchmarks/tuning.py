@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py                  # digits, MiniLM, EfficientNet: about 50 minutes on two cores
     python benchmarks/tuning.py --models digits  # one of them
-    python benchmarks/tuning.py --write          # and benchmarks/tuning.md is made of it
+    python benchmarks/tuning.py --write          # and benchmarks/tuning.md is made of it, and of what is kept of others
 
 For each model a limit on p99 was fixed beforehand, and everybody looks for the most inferences/s under it. Model
 Analyzer (from PyPI, in an environment of its own) searches first; tune-repo then gets a third of the time that it took,
@@ -38,6 +38,7 @@ import tuning_model_analyzer as model_analyzer  # noqa: E402
 from builder import Options, build, load_spec  # noqa: E402
 from builder.host import cpu_model  # noqa: E402
 from perf.binary import find_binary  # noqa: E402
+from perf.environment import cpu_times, steal_percent  # noqa: E402
 from perf.inputs import write_input_data  # noqa: E402
 from perf.interleaved import in_turn  # noqa: E402
 from perf.intervals import Interval, median_with_interval, ratio_of_pairs  # noqa: E402
@@ -90,6 +91,8 @@ class Contender:
         best, most = None, 0.0
         for concurrency, rounds in self.rounds.items():
             even = [each for number, each in rounds.items() if number % 2 == 0]
+            if not even:
+                continue
             rate = median_with_interval([each.inferences_per_s for each in even]).value
             if median_with_interval([each.latency_us for each in even]).value <= limit_us and rate > most:
                 best, most = concurrency, rate
@@ -196,25 +199,32 @@ def compete(model: str, repository: Path, found: Mapping[str, Contender], folder
     reporter = Progress()
     with open_stage(find_variants(repository, model)) as stage:
         meter = Meter(stage, find_binary(), folder / "raw", SECONDS, 99.0)
-        taking_part = {label: each for label, each in found.items() if each.settings is not None}
+        alike: dict[Settings, list[Contender]] = {}
+        for each in found.values():
+            if each.settings is not None:
+                alike.setdefault(each.settings, []).append(each)
         with reporter.step(f"{model}: a look at every load") as step:
-            looked = {label: _look(meter, each, limit_us) for label, each in taking_part.items()}
-            step.done("looked", str(looked))
-        pairs = [(label, concurrency) for label, loads in looked.items() for concurrency in loads]
-        names = [f"{label}@{concurrency}" for label, concurrency in pairs]
+            looked = {settings: _look(meter, settings, own, limit_us) for settings, own in alike.items()}
+            step.done("looked", str([*looked.values()]))
+        for settings, sharing in alike.items():  # the same configuration is measured once, for all who have it
+            rounds_of: dict[int, dict[int, Measured]] = {concurrency: {} for concurrency in looked[settings]}
+            for each in sharing:
+                each.rounds = rounds_of
+        pairs = [(settings, concurrency) for settings, loads in looked.items() for concurrency in loads]
+        names = [str(place) for place in range(len(pairs))]
         for number in range(1, rounds + 1):
             with reporter.step(f"{model}: round {number} of {rounds}"):
                 for name in in_turn(names, number):
-                    label, concurrency = pairs[names.index(name)]
-                    if measured := _measure(meter, found[label], concurrency):
-                        found[label].rounds.setdefault(concurrency, {})[number] = measured
+                    settings, concurrency = pairs[int(name)]
+                    if measured := _measure(meter, settings, concurrency):
+                        alike[settings][0].rounds[concurrency][number] = measured
 
 
-def _look(meter: Meter, contender: Contender, limit_us: float) -> list[int]:
-    """Loads that may be the best: that of its search, and the highest throughput under the limit in a short look."""
+def _look(meter: Meter, settings: Settings, contenders: Sequence[Contender], limit_us: float) -> list[int]:
+    """Loads that may be the best: those of the searches, and the highest throughput under the limit in a short look."""
     seen: dict[int, Measured] = {}
     for concurrency in LOADS:
-        measured = _measure(meter, contender, concurrency)
+        measured = _measure(meter, settings, concurrency)
         if measured is None:  # with so many under way perf_analyzer does not come to an end
             break
         seen[concurrency] = measured
@@ -222,14 +232,13 @@ def _look(meter: Meter, contender: Contender, limit_us: float) -> list[int]:
             break
     within = [each for each in seen if seen[each].latency_us <= limit_us] or [1]
     best = sorted(within, key=lambda each: -seen[each].inferences_per_s)
-    own = [contender.concurrency] if contender.concurrency else []
-    return list(dict.fromkeys([*own, *best]))[:LOADS_EACH]
+    own = [each.concurrency for each in contenders if each.concurrency]
+    return list(dict.fromkeys([*own, *best[:LOADS_EACH]]))
 
 
-def _measure(meter: Meter, contender: Contender, concurrency: int) -> Measured | None:
+def _measure(meter: Meter, settings: Settings, concurrency: int) -> Measured | None:
     """Figures; None where there are none, which is said."""
-    assert contender.settings is not None
-    trial = Trial(contender.settings, Arrivals(concurrency=concurrency))
+    trial = Trial(settings, Arrivals(concurrency=concurrency))
     about_us = 1e6 * concurrency / 100  # of an answer: windows are not to be shorter than a few of these
     try:
         return meter.measure(trial, next(_NUMBERS), min(about_us, 3e5))  # two may have the same settings
@@ -291,17 +300,15 @@ def _spell(ratio: Interval) -> str:
     return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def page(parts: Sequence[str], models: Sequence[str], rounds: int) -> Iterator[str]:
+def page(parts: Sequence[str]) -> Iterator[str]:
     """The whole page."""
-    some = f" --models {' '.join(models)}" if len(models) < len(LIMITS_MS) else ""
-    some += f" --rounds {rounds}" if rounds != ROUNDS else ""
     yield "# tune-repo, Model Analyzer, and no tuning at all"
     yield ""
-    yield f"Made by `python benchmarks/tuning.py{some} --write` on {date.today()}, on {cpu_model()}:"
-    yield "the embedded server and perf_analyzer on the same two cores, HTTP, one sample a request."
-    yield f"{rounds} rounds of {SECONDS:g} s in turns, half of them to choose each one's load, the other half printed"
-    yield "here: medians with 95% intervals, ratios of rounds in pairs. `measured` and `s` are what the search took;"
-    yield f"tune-repo was given Model Analyzer's time divided by {SHARE:g}."
+    yield f"Made by `python benchmarks/tuning.py --write`, on {cpu_model()}: the embedded server and"
+    yield "perf_analyzer on the same two cores, HTTP, one sample a request."
+    yield f"Rounds of {SECONDS:g} s in turns, half to choose each one's load, the others printed here: medians"
+    yield "with 95% intervals, ratios of rounds in pairs. Who has the same configuration has the same measurements."
+    yield f"`measured` and `s` are what the search took; tune-repo had Model Analyzer's time divided by {SHARE:g}."
     yield ""
     yield from parts
 
@@ -316,17 +323,24 @@ def main() -> int:
     args = parser.parse_args()
     args.folder = args.folder.resolve()
     program = model_analyzer.environment(args.folder / "model-analyzer")
-    parts: list[str] = []
+    kept = args.folder / "parts"
+    kept.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tuning-") as place:
         for model in args.models:
             folder = Path(place) / model
             folder.mkdir()
             repository = built(model, args.folder)
+            ticks = cpu_times()
             found, notes = contenders(model, repository, folder, program)
             compete(model, repository, found, folder, args.rounds)
-            parts += [*table(model, found), *(f"- {note}" for note in notes), ""]
-            print("\n".join(parts), flush=True)
-    text = "\n".join(page(parts, args.models, args.rounds)).rstrip() + "\n"
+            stolen = steal_percent(ticks, cpu_times()) or 0.0
+            made = f"{args.rounds} rounds on {date.today()}; the hypervisor kept {stolen:.0f}% of the time meanwhile."
+            part = [*table(model, found), *(f"- {note}" for note in notes), "", made, ""]
+            print("\n".join(part), flush=True)
+            (kept / f"{model}.md").write_text("\n".join(part), encoding="utf-8")
+    # A model that was measured before, and is not measured anew, keeps its part.
+    parts = [file.read_text(encoding="utf-8") for model in LIMITS_MS if (file := kept / f"{model}.md").is_file()]
+    text = "\n".join(page(parts)).rstrip() + "\n"
     print(text)
     if args.write:
         (HERE / "tuning.md").write_text(text, encoding="utf-8")

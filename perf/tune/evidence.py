@@ -122,6 +122,11 @@ class Rounds(ABC, Generic[T, M]):
         ratio = self.ratio(leader, trial)
         return trial == leader or (ratio is not None and (ratio.low > 1.0 or ratio.high < NEAR))
 
+    def is_open(self, trial: T, leader: T) -> bool:
+        """True where more rounds may change what is known; not where it breaks the limit after some."""
+        few = self.count(trial) < MINIMUM_ROUNDS
+        return few or (self.seems_to_hold(trial) and not self.is_settled(trial, leader))
+
     def choice(self, default: T) -> T | None:
         """The one to take; None where none surely keeps the limit.
 

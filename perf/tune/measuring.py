@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perf.analyzer import INPUTS, WINDOWS, Load
 from perf.binary import Binary
-from perf.inputs import write_input_data
+from perf.inputs import export_bytes, write_input_data
 from perf.levels import Level
 from perf.result import Point
 from perf.runner import Run, safe_name
@@ -23,6 +23,10 @@ from serving.progress import SILENT, Reporter
 
 FEWEST_REQUESTS = 30
 """At a fixed rate, a round lasts at least so many."""
+
+EXPORT_LIMIT_BYTES = 1 << 24
+"""A quarter of a second of writing: a trial takes little more than a second, and perf_analyzer has the percentiles of a
+limit by itself."""
 
 ANSWERS_PER_CLIENT = 2
 """A window lasts at least so many answers."""
@@ -85,7 +89,18 @@ class Meter:
         """
         load = self._load(subject, arrivals, number, latency_us)
         workload = workload_from(url=self.stage.target.address, models=(subject.name,), seconds=max(0.3, self.seconds))
-        run = Run(workload, self.binary, self.stage.target, self.folder, reporter, patience_s=patience_s)
+        assert subject.spec is not None and subject.data is not None
+        run = Run(
+            workload,
+            self.binary,
+            self.stage.target,
+            self.folder,
+            reporter,
+            patience_s=patience_s,
+        )
+        if load.concurrency is not None:  # at a rate every request is needed: latency counts from when it was due
+            answers = load.concurrency / max(latency_us, 1.0) * 1e6 * load.window_s * load.windows
+            load = replace(load, export=answers * export_bytes(subject.spec, subject.data) < EXPORT_LIMIT_BYTES)
         return run.point(subject, load, place)
 
     def _load(self, subject: Subject, arrivals: Arrivals, number: int, latency_us: float) -> Load:

@@ -43,10 +43,11 @@ def stayed(known: Compared[T], others: Sequence[T], default: T, *, out_of_time: 
     """The default is chosen; ``others`` are what was measured beside it."""
     if not others:
         return "nothing else was promising enough to be measured" + (", the time was up" if out_of_time else "")
-    ratio = known.ratio(max(others, key=known.worth), default)
+    best = max(others, key=known.worth)
+    ratio = known.ratio(best, default)
     if ratio is None or ratio.low <= 0:
         return "nothing else was measured often enough to be surely better: more --minutes"
-    return (
-        f"nothing is surely better than the default: the best other is {ratio.value:.2f} times as good "
-        f"({ratio.low:.2f} to {ratio.high:.2f})"
-    )
+    times = f"{ratio.value:.2f} times as good ({ratio.low:.2f} to {ratio.high:.2f})"
+    if ratio.low > 1.0 and not known.holds(best):
+        return f"what is better than the default does not surely keep the limit: the best of it is {times}"
+    return f"nothing is surely better than the default: the best other is {times}"

@@ -3,9 +3,10 @@
 1. The batch-time curve of each variant and number of threads, once.
 2. The default is measured, and the simulation brought to its level.
 3. Every configuration at every load is predicted. In each round the default, the leader, whoever may still win, and the
-   most promising ones that were not measured yet are measured in turn; each measurement corrects the predictions.
-4. It ends when the leader is told apart from all others (or is as good as they are), nothing more is promising, or the
-   time is up.
+   most promising ones that were not measured yet are measured in turn; each measurement corrects the predictions. Where
+   the leader does not surely keep the limit, so is what may (:mod:`perf.tune.caution`).
+4. When the leader is told apart from all others (or is as good as they are) and nothing more is promising, each knob is
+   put back alone, to see what it did. It ends then, or when the time is up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from perf.tune.board import board
+from perf.tune.caution import Caution
 from perf.tune.evidence import MINIMUM_ROUNDS
 from perf.tune.journal import Journal
 from perf.tune.judge import Evidence, Measured
-from perf.tune.outlook import FEWEST_TRIALS, MARGIN, MOST_TRIALS, PROMISING, UNLIKE, Outlook
+from perf.tune.outlook import FEWEST_TRIALS, PROMISING, UNLIKE, Outlook
 from perf.tune.predict import Predictor, Trial
 from perf.tune.request import TuneRequest
 from perf.tune.space import Space
@@ -31,22 +33,6 @@ SHORT_MINUTES = 1.5
 
 LOADS_OF_DEFAULT = 4
 """At so many loads the configuration as it is is measured, if the best of them is not clear before."""
-
-SAFER_ROUNDS = 8
-"""What is far enough below the limit is given so many rounds to show it before a lower load is tried."""
-
-LOWER = 0.9
-"""A lower load at which the latency is not even this part of what it was does not help: it is not the load."""
-
-ROOM = (1.2, 2.0)
-"""How far below the limit something is predicted that is tried where nothing surely keeps it: as far as the interval of
-what leads reaches, within these."""
-
-NEARLY = 0.95
-"""What surely keeps the limit and is this good makes a better one that may break it not worth more trials."""
-
-BEYOND = 1
-"""So many that would lead if they kept the limit are tried at a lower load, in each round."""
 
 Measure = Callable[[Trial, int, float], Measured]
 """``(trial, round, about what an answer takes in us)`` -> figures; raises what a :class:`Meter` does."""
@@ -72,7 +58,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.outlook = Outlook(self.request, self.space, self.predictor, self.evidence)
-        self._roomy: list[Trial] = []
+        self.caution = Caution(self.request, self.evidence, self.outlook)
         self.turns: Turns[Trial] = Turns(
             self, self.evidence, self.ends_at_s, self.reporter, "configurations", minutes=self.request.minutes
         )
@@ -208,29 +194,15 @@ class Search:
         )
         if leader is None:
             return self._wanted_beyond(default, newcomers)
-        asked = [trial for trial in alive if trial == leader or self._is_open(trial, leader)]
-        safer = [*self._safer_ones(leader, default, alive), *self._surer(leader, default)]
-        safer = [trial for trial in safer if trial not in evidence.failed]
+        asked = [trial for trial in alive if trial == leader or evidence.is_open(trial, leader)]
+        instead = self.caution.instead(leader, default, alive)
         undecided = any(not evidence.is_settled(trial, leader) for trial in [*asked, *known])
-        if not newcomers and not undecided and not safer and evidence.count(default):
+        if not newcomers and not undecided and not instead and evidence.count(default):
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         first = [] if self._is_hopeless(default) else [default]
-        found = [*first, *asked[:room], *safer, *newcomers[: self.width - min(room, len(asked))]]
+        found = [*first, *asked[:room], *instead, *newcomers[: self.width - min(room, len(asked))]]
         return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
-
-    def _is_open(self, trial: Trial, leader: Trial) -> bool:
-        """True where more rounds may change what is known. What breaks the limit after some rounds is tried safer."""
-        evidence = self.evidence
-        few = evidence.count(trial) < MINIMUM_ROUNDS
-        return few or (evidence.seems_to_hold(trial) and not evidence.is_settled(trial, leader))
-
-    def _safer_ones(self, leader: Trial, default: Trial, alive: list[Trial]) -> list[Trial]:
-        """At lower loads: the leader, the default, and what would lead if it kept the limit."""
-        evidence = self.evidence
-        beyond = [t for t in alive if not evidence.seems_to_hold(t) and evidence.worth(t) > evidence.worth(leader)]
-        found = [self._safer(trial) for trial in (leader, default, *beyond[:BEYOND])]
-        return [trial for trial in found if trial is not None]
 
     def _is_hopeless(self, trial: Trial) -> bool:
         """True where it surely does not keep the limit: what it would be compared for is decided."""
@@ -238,52 +210,6 @@ class Search:
         if evidence.limit is None or evidence.count(trial) < MINIMUM_ROUNDS:
             return False
         return evidence.latency(trial).low > evidence.limit.us
-
-    def _surer(self, leader: Trial, default: Trial) -> list[Trial]:
-        """Where the leader does not surely keep the limit: what is predicted to keep it with more room."""
-        evidence = self.evidence
-        if evidence.holds(leader) or evidence.count(leader) < MINIMUM_ROUNDS:
-            return []
-        known = [trial for trial in evidence.trials if evidence.count(trial) > 1 and evidence.holds(trial)]
-        sure = max(known, key=evidence.worth, default=None)
-        if sure is not None and evidence.worth(sure) > NEARLY * evidence.worth(leader):
-            return []
-        unsure = [trial for trial in self._roomy if trial not in evidence.failed]
-        unsure = [trial for trial in unsure if evidence.count(trial) < MINIMUM_ROUNDS or self._may_yet(trial)]
-        if unsure:
-            return unsure
-        latency = evidence.latency(leader)
-        room = min(max(latency.high / latency.value, ROOM[0]), ROOM[1])
-        self._roomy = self.outlook.promising(sure, default, 1, margin=room, most=MOST_TRIALS + len(self._roomy) + 4)
-        return self._roomy
-
-    def _safer(self, trial: Trial) -> Trial | None:
-        """Where a trial does not surely keep the limit after some rounds: the same at a lower load, if there is one.
-
-        A lower load costs little where the server is busy anyway, and its whole interval may lie below the limit.
-        """
-        evidence = self.evidence
-        while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
-            loads = [each for each in self.request.loads if (each.concurrency or 0) < trial.under_way]
-            lower = [each for each in (replace(trial, arrivals=load) for load in loads) if each not in evidence.failed]
-            if not lower:
-                return None
-            before, trial = trial, next((each for each in reversed(lower) if self.outlook.holds(each)), lower[-1])
-            if self._may_yet(trial):
-                return trial
-            if (
-                evidence.count(trial) >= MINIMUM_ROUNDS
-                and evidence.latency(trial).value > LOWER * evidence.latency(before).value
-            ):
-                return None  # it is not the load
-        return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
-
-    def _may_yet(self, trial: Trial) -> bool:
-        """True where a few more rounds will probably show that a trial keeps the limit."""
-        evidence = self.evidence
-        if evidence.limit is None or not MINIMUM_ROUNDS <= evidence.count(trial) < SAFER_ROUNDS:
-            return False
-        return not evidence.holds(trial) and evidence.latency(trial).value * MARGIN <= evidence.limit.us
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""

@@ -150,10 +150,10 @@ class JointSearch:
         if leader is None:
             return self._wanted_beyond(default, newcomers)
         alive.sort(key=evidence.worth, reverse=True)
-        settled = all(evidence.is_settled(t, leader) for t in [*alive, *known])
+        asked = [t for t in alive if t == leader or evidence.is_open(t, leader)]
+        settled = all(evidence.is_settled(t, leader) for t in [*asked, *known])
         if not newcomers and settled and evidence.count(default):
             return []
-        asked = [t for t in alive if t == leader or not evidence.is_settled(t, leader)]
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
         found = [default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]
         return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))

@@ -133,7 +133,7 @@ def test_where_the_noise_reaches_the_limit_something_below_it_is_found(tmp_path,
     )
 
 
-@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.big)])
 def test_on_a_very_noisy_machine_something_below_the_limit_is_found(tmp_path, monkeypatch, seed):
     """p99 of a short round is half as high again as it should be, now and then twice; some 60 measurements."""
     world, spent = World(noise=0.1, slower=1.0 + 0.1 * seed), [0.0]

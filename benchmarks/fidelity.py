@@ -34,7 +34,7 @@ sys.path[0] = str(HERE.parent)
 from benchmarks.fidelity_models import SERVICE_S, STALL_EVERY, STALL_S, repository_of, times_of  # noqa: E402
 from perf import analyzer, bench  # noqa: E402
 from perf.binary import find_binary  # noqa: E402
-from perf.environment import machine_facts  # noqa: E402
+from perf.environment import cpu_times, machine_facts, steal_percent  # noqa: E402
 from perf.inputs import RequestData, write_input_data  # noqa: E402
 from perf.parse import read_csv, read_profile  # noqa: E402
 from perf.punctual import late_us, wake_up_us  # noqa: E402
@@ -269,14 +269,14 @@ def _synchronous(command: list[str], threads: int) -> list[str]:
     return kept
 
 
-def page(parts: Sequence[tuple[str, str, Sequence[str]]], command: str) -> str:
-    """The whole page."""
+def page(parts: Sequence[tuple[str, str, Sequence[str]]], command: str, steal: float | None) -> str:
+    """The whole page; ``steal`` is the percentage of the processor time that others had."""
     machine = machine_facts()
     lines = [
         "# Are the numbers the right ones?",
         "",
         f"Made by `{command}` on {date.today()}, on {machine.get('cpu')} with {machine.get('cores_usable')} cores; the",
-        "embedded server and perf_analyzer share them.",
+        f"embedded server and perf_analyzer share them; the hypervisor kept {steal or 0.0:.1f}% of the processor time.",
         "",
     ]
     for title, text, table in parts:
@@ -306,6 +306,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of a point at a rate; others a quarter (20)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/fidelity.md")
     args = parser.parse_args()
+    ticks = cpu_times()
     with tempfile.TemporaryDirectory(prefix="fidelity-") as temporary:
         folder = Path(temporary)
         repository = repository_of(folder / "models")
@@ -320,7 +321,7 @@ def main() -> int:
                 ("A rate, against the queue", rate, [*rates(server, known, args.seconds), "", note]),
                 ("Coordinated omission", stall, [*omission(server, known, folder, args.seconds)]),
             ]
-    text = page(parts, " ".join(["python benchmarks/fidelity.py", *sys.argv[1:]]))
+    text = page(parts, " ".join(["python benchmarks/fidelity.py", *sys.argv[1:]]), steal_percent(ticks, cpu_times()))
     print(text)
     if args.write:
         (HERE / "fidelity.md").write_text(text, encoding="utf-8")

@@ -292,7 +292,7 @@ def kept(resume: bool) -> list[BenchResult]:
 def stolen(runs: Sequence[BenchResult]) -> str:
     """How much of the processor's time others had."""
     said = [doubt.message for result in runs for doubt in result.doubts if doubt.code == "cpu_steal"]
-    found = sorted(float(match[1]) for text in said if (match := re.search(r"([\d.]+)%", text)))
+    found = sorted(float(re.findall(r"([\d.]+)%", text)[0]) for text in said)
     if not found:
         return "The machine was quiet in every run."
     return (

@@ -350,7 +350,7 @@ def main() -> int:
     args.folder = args.folder.resolve()
     program = model_analyzer.environment(args.folder / "model-analyzer")
     kept = args.folder / "parts"
-    kept.mkdir(exist_ok=True)
+    kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tuning-") as place:
         for model in args.models:
             folder = Path(place) / model

@@ -142,7 +142,7 @@ def _ask_at_once(
         try:
             got = ask(client, name, case, decoupled=decoupled)
         finally:
-            client.leave_thread()
+            client.leave_thread()  # the pool does not say when a thread ends
         with one_at_a_time:
             return compare(case.expected, got, precision)
 

@@ -24,7 +24,6 @@ from perf.runner import (
     WARM_UP_S,
     WARM_UP_WINDOWS,
     Run,
-    patience_s,
     point_of,
     safe_name,
     summary,
@@ -138,7 +137,7 @@ class InProcess:
             windows = {"lead_s": LEAD_IN * load.window_s * load.windows, "window_s": load.window_s}
             order |= {"concurrency": load.concurrency, "windows": load.windows, **windows}
         self.child.order(order)
-        answered = self.child.until("done", patience_s(load), at)
+        answered = self.child.until("done", self.run.patience_s(load), at)
         if not answered:
             if load.window_s >= SLOWEST_ANSWER_S:
                 raise BaselineError(

@@ -70,13 +70,15 @@ class Evidence(Rounds[Trial, Measured]):
         """True where the median keeps the limit: the interval may still cross it."""
         return self.limit is None or self.latency(trial).value <= self.limit.us
 
+    def breaks(self, trial: Trial) -> bool:
+        """True where the whole interval lies beyond the limit."""
+        return self.limit is not None and self.latency(trial).low > self.limit.us
+
     def is_out(self, trial: Trial, leader: Trial | None) -> bool:
         """True where it need not be measured again: surely worse than the leader, or surely beyond the limit."""
-        if self.limit is not None:
-            latency, few = self.latency(trial), self.count(trial) < MINIMUM_ROUNDS
-            if latency.low > self.limit.us or (few and latency.value > HOPELESS * self.limit.us):
-                return True
-        return self.is_worse(trial, leader)
+        few = self.count(trial) < MINIMUM_ROUNDS
+        far = self.limit is not None and few and self.latency(trial).value > HOPELESS * self.limit.us
+        return far or self.breaks(trial) or self.is_worse(trial, leader)
 
     def change(self, trial: Trial, default: Trial) -> float:
         """How much of the configuration differs."""

@@ -200,16 +200,10 @@ class Search:
         if not newcomers and not undecided and not instead and evidence.count(default):
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
-        first = [] if self._is_hopeless(default) else [default]
+        hopeless = evidence.count(default) >= MINIMUM_ROUNDS and evidence.breaks(default)
+        first = [] if hopeless else [default]
         found = [*first, *asked[:room], *instead, *newcomers[: self.width - min(room, len(asked))]]
         return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
-
-    def _is_hopeless(self, trial: Trial) -> bool:
-        """True where it surely does not keep the limit: what it would be compared for is decided."""
-        evidence = self.evidence
-        if evidence.limit is None or evidence.count(trial) < MINIMUM_ROUNDS:
-            return False
-        return evidence.latency(trial).low > evidence.limit.us
 
     def _wanted_beyond(self, default: Trial, newcomers: list[Trial]) -> list[Trial]:
         """The same while nothing seems to keep the limit: what may, and what comes nearest."""

@@ -73,6 +73,17 @@ class World:
         return Measured(rate * one, latency * two, 500, compute_us=compute)
 
 
+def disturbed(world, spread, clock=lambda: None):
+    """The world with percentiles that are now and then far higher than they are without disturbance."""
+
+    def measure(trial, number, latency_us):
+        clock()
+        found = world(trial, number, latency_us)
+        return replace(found, latency_us=found.latency_us * math.exp(abs(world.generator.normal(0, spread))))
+
+    return measure
+
+
 def search_for(world, tmp_path, journal=None, resume=False, minutes=5.0, ends_at_s=math.inf, space=SPACE, **asked):
     request = TuneRequest(Path(tmp_path), "m", minutes=minutes, **asked)
     kept = Journal(journal, {"model": "m"}, resume=resume)
@@ -120,11 +131,7 @@ def test_where_the_noise_reaches_the_limit_something_below_it_is_found(tmp_path,
     monkeypatch.setattr("perf.tune.turns.time.monotonic", lambda: next(clock) / 4)
     search = search_for(world, tmp_path, limit=Limit(99, 3000), minutes=80 / 60, ends_at_s=55.0)
 
-    def disturbed(trial, number, latency_us):
-        found = World.__call__(world, trial, number, latency_us)
-        return replace(found, latency_us=found.latency_us * math.exp(abs(world.generator.normal(0, 0.2))))
-
-    search.measure = disturbed
+    search.measure = disturbed(world, 0.2)
     search.run()
     chosen = search.evidence.choice(search.baseline())
     assert chosen is not None and world.true(chosen)[1] < 3000
@@ -141,12 +148,7 @@ def test_on_a_very_noisy_machine_something_below_the_limit_is_found(tmp_path, mo
     monkeypatch.setattr("perf.tune.turns.time.monotonic", lambda: spent[0])
     search = search_for(world, tmp_path, limit=Limit(99, 3000), minutes=77 / 60, ends_at_s=77.0)
 
-    def disturbed(trial, number, latency_us):
-        spent[0] += 1.2
-        found = World.__call__(world, trial, number, latency_us)
-        return replace(found, latency_us=found.latency_us * math.exp(abs(world.generator.normal(0, 0.4))))
-
-    search.measure = disturbed
+    search.measure = disturbed(world, 0.4, lambda: spent.append(spent.pop() + 1.2))
     search.run()
     chosen = search.evidence.choice(search.baseline())
     assert chosen is not None and world.true(chosen)[1] < 3000

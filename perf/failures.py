@@ -40,7 +40,8 @@ def explain(
             f"perf_analyzer did not end within {timeout_s:.0f} s and was stopped",
             where=where,
             got=said or "it waits for an answer that does not come",
-            fix="look at the server's log: a request hangs; a slow model needs a larger --seconds"
+            fix="see the server's log whether a request hangs; else fewer requests at once (--concurrency), or for "
+            "a slow model a larger --seconds of bench-repo"
             if load.schedule is None
             else "a lower --rate: the server is so far behind that its queue would take this long to empty",
         )

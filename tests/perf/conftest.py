@@ -88,7 +88,8 @@ def repository(tmp_path_factory):
     counter (stateful), three (decoupled: three responses, then the empty one that ends the stream)."""
     folder = tmp_path_factory.mktemp("perf") / "repository"
     write_model(folder, "scale", _config(X4, Y4))
-    write_model(folder, "crowded", _config(X4, Y4), answer="value * 2 + (len(requests) > 1)")
+    waits = "dynamic_batching { max_queue_delay_microseconds: 5000 }"  # a busy machine's requests come one by one
+    write_model(folder, "crowded", _config(X4, Y4, extra=waits), answer="value * 2 + (len(requests) > 1)")
     write_model(folder, "slow", _config(X4, Y4), pause="time.sleep(3)")
     write_model(folder, "nap", _config(X4, Y4, batch=0, extra=ONE), pause="time.sleep(0.01)")
     write_model(folder, "late", _config(X4, Y4), pause="time.sleep(0.4)")

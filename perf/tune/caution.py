@@ -7,10 +7,11 @@ the latency comes from, another configuration that is predicted to have more roo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
-from perf.tune.evidence import MINIMUM_ROUNDS
+from perf.tune.evidence import MINIMUM_ROUNDS, Rounds
 from perf.tune.judge import Evidence
 from perf.tune.outlook import MARGIN, MOST_TRIALS, Outlook
 from perf.tune.predict import Trial
@@ -35,6 +36,54 @@ BEYOND = 1
 MORE_TRIALS = 4
 """With more room, beside all that a search tries."""
 
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class LowerLoads(Generic[T]):
+    """What does not surely keep its limits, at a lower load.
+
+    Attributes:
+        below: a trial at every load lower than its own, the lowest first.
+        is_expected: whether a trial is predicted to keep the limits.
+    """
+
+    evidence: Rounds[T, Any]
+    below: Callable[[T], Sequence[T]]
+    is_expected: Callable[[T], bool]
+
+    def instead(self, leader: T, default: T, alive: Sequence[T]) -> list[T]:
+        """What to measure beside what is in the search: of the leader, of the default, and of what is better than both.
+
+        Args:
+            alive: what is not out, the best first.
+        """
+        evidence = self.evidence
+        beyond = [t for t in alive if not evidence.seems_to_hold(t) and evidence.worth(t) > evidence.worth(leader)]
+        lower = [self._lower(trial) for trial in (leader, default, *beyond[:BEYOND])]
+        return [trial for trial in lower if trial is not None and trial not in evidence.failed]
+
+    def _lower(self, trial: T) -> T | None:
+        """A trial that does not surely keep the limit after some rounds at a lower load, if there is one that helps."""
+        evidence = self.evidence
+        while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
+            lower = [each for each in self.below(trial) if each not in evidence.failed]
+            if not lower:
+                return None
+            before, trial = trial, next((each for each in reversed(lower) if self.is_expected(each)), lower[-1])
+            if self.may_yet(trial):
+                return trial
+            if evidence.count(trial) >= MINIMUM_ROUNDS and evidence.share(trial) > LOWER * evidence.share(before):
+                return None
+        return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
+
+    def may_yet(self, trial: T) -> bool:
+        """True where a few more rounds will probably show that a trial keeps the limit."""
+        evidence = self.evidence
+        if not MINIMUM_ROUNDS <= evidence.count(trial) < SAFER_ROUNDS:
+            return False
+        return not evidence.holds(trial) and evidence.share(trial) * MARGIN <= 1
+
 
 @dataclass
 class Caution:
@@ -45,19 +94,22 @@ class Caution:
     outlook: Outlook
     _roomy: Sequence[Trial] = field(default=())
 
+    def __post_init__(self) -> None:
+        self._lower = LowerLoads(self.evidence, self._below, self.outlook.holds)
+
+    def _below(self, trial: Trial) -> Sequence[Trial]:
+        loads = [each for each in self.request.loads if (each.concurrency or 0) < trial.under_way]
+        return [replace(trial, arrivals=load) for load in loads]
+
     def instead(self, leader: Trial, default: Trial, alive: Sequence[Trial]) -> list[Trial]:
         """What to measure beside what is in the search; nothing where the leader surely keeps the limit.
 
         Args:
             alive: what is not out, the best first.
         """
-        evidence = self.evidence
-        if evidence.limit is None:
+        if self.evidence.limit is None:
             return []
-        beyond = [t for t in alive if not evidence.seems_to_hold(t) and evidence.worth(t) > evidence.worth(leader)]
-        lower = [self._lower(trial) for trial in (leader, default, *beyond[:BEYOND])]
-        found = [*(trial for trial in lower if trial is not None), *self._with_room(leader, default)]
-        return [trial for trial in found if trial not in evidence.failed]
+        return [*self._lower.instead(leader, default, alive), *self._with_room(leader, default)]
 
     def _with_room(self, leader: Trial, default: Trial) -> Sequence[Trial]:
         """Where the leader does not surely keep the limit: what is predicted to keep it with more room."""
@@ -69,33 +121,10 @@ class Caution:
         if sure is not None and evidence.worth(sure) > NEARLY * evidence.worth(leader):
             return ()
         unsure = [trial for trial in self._roomy if trial not in evidence.failed]
-        unsure = [trial for trial in unsure if evidence.count(trial) < MINIMUM_ROUNDS or self._may_yet(trial)]
+        unsure = [trial for trial in unsure if evidence.count(trial) < MINIMUM_ROUNDS or self._lower.may_yet(trial)]
         if unsure:
             return unsure
         latency = evidence.latency(leader)
         room = min(max(latency.high / latency.value, ROOM[0]), ROOM[1])
         self._roomy = self.outlook.promising(sure, default, 1, margin=room, most=MOST_TRIALS + MORE_TRIALS)
         return self._roomy
-
-    def _lower(self, trial: Trial) -> Trial | None:
-        """A trial that does not surely keep the limit after some rounds at a lower load, if there is one that helps."""
-        evidence = self.evidence
-        while evidence.count(trial) >= MINIMUM_ROUNDS and not evidence.holds(trial):
-            loads = [each for each in self.request.loads if (each.concurrency or 0) < trial.under_way]
-            lower = [each for each in (replace(trial, arrivals=load) for load in loads) if each not in evidence.failed]
-            if not lower:
-                return None
-            before, trial = trial, next((each for each in reversed(lower) if self.outlook.holds(each)), lower[-1])
-            if self._may_yet(trial):
-                return trial
-            known = evidence.count(trial) >= MINIMUM_ROUNDS
-            if known and evidence.latency(trial).value > LOWER * evidence.latency(before).value:
-                return None
-        return trial if evidence.count(trial) < MINIMUM_ROUNDS else None
-
-    def _may_yet(self, trial: Trial) -> bool:
-        """True where a few more rounds will probably show that a trial keeps the limit."""
-        evidence = self.evidence
-        if evidence.limit is None or not MINIMUM_ROUNDS <= evidence.count(trial) < SAFER_ROUNDS:
-            return False
-        return not evidence.holds(trial) and evidence.latency(trial).value * MARGIN <= evidence.limit.us

@@ -52,12 +52,20 @@ class Rounds(ABC, Generic[T, M]):
         """True where the whole interval keeps the limit."""
 
     @abstractmethod
-    def seems_to_hold(self, trial: T) -> bool:
-        """True where the median keeps the limit: the interval may still cross it."""
+    def share(self, trial: T) -> float:
+        """What the median uses of the limit: above 1 beyond it, 0 where there is none."""
 
     @abstractmethod
     def change(self, trial: T, default: T) -> Any:
         """How much a trial changes and takes, for the least of several that are as good as each other."""
+
+    def seems_to_hold(self, trial: T) -> bool:
+        """True where the median keeps the limit: the interval may still cross it."""
+        return self.share(trial) <= 1
+
+    def nearest(self) -> T | None:
+        """Where none keeps the limit: the one that breaks it least, of those that have an interval."""
+        return min(self.repeated(), key=self.share, default=None)
 
     def add(self, trial: T, number: int, measured: M) -> None:
         """Another measurement."""

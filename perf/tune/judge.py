@@ -62,13 +62,13 @@ class Evidence(Rounds[Trial, Measured]):
         values = [each.inferences_per_s for each in self.rounds[trial].values()]
         return self.once(lambda: median_with_interval(values), "rate", trial, len(values))
 
+    def share(self, trial: Trial) -> float:
+        """What the median uses of the limit: above 1 beyond it, 0 where there is none."""
+        return 0.0 if self.limit is None else self.latency(trial).value / self.limit.us
+
     def holds(self, trial: Trial) -> bool:
         """True where the whole interval keeps the limit."""
         return self.limit is None or self.latency(trial).high <= self.limit.us
-
-    def seems_to_hold(self, trial: Trial) -> bool:
-        """True where the median keeps the limit: the interval may still cross it."""
-        return self.limit is None or self.latency(trial).value <= self.limit.us
 
     def breaks(self, trial: Trial) -> bool:
         """True where the whole interval lies beyond the limit."""
@@ -83,7 +83,3 @@ class Evidence(Rounds[Trial, Measured]):
     def change(self, trial: Trial, default: Trial) -> float:
         """How much of the configuration differs."""
         return trial.settings.distance(default.settings)
-
-    def nearest(self) -> Trial | None:
-        """Where none keeps the limit: the one with the lowest latency, of those that have an interval."""
-        return min(self.repeated(), key=lambda trial: self.latency(trial).value, default=None)

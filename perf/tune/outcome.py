@@ -156,4 +156,4 @@ def _reason(search: Search, chosen: Trial | None, nearest: Trial | None, default
     if chosen.settings != default.settings:
         return gained(evidence, chosen, default, what[request.goal])
     others = [trial for trial in evidence.trials if trial.settings != default.settings]
-    return stayed(evidence, others, default, out_of_time=search.out_of_time)
+    return stayed(evidence, others, chosen, out_of_time=search.out_of_time)

@@ -62,6 +62,10 @@ class JointEvidence(Rounds[JointTrial, Seen]):
         """By model, what it uses of what it is allowed; see :meth:`Scene.share`."""
         return self.scene.shares(trial, self.figures(trial))
 
+    def share(self, trial: JointTrial) -> float:
+        """That of the model that is nearest to its limit, or furthest beyond."""
+        return max(self.shares(trial).values())
+
     def within(self, trial: JointTrial, model: str) -> str:
         """``yes`` where the whole interval keeps the model's limit, ``no`` where the median does not, ``unsure``."""
         place = [wanted.model for wanted in self.scene.request.wanted].index(model)
@@ -76,10 +80,6 @@ class JointEvidence(Rounds[JointTrial, Seen]):
         """True where every model surely keeps its limit."""
         return all(self.within(trial, wanted.model) == "yes" for wanted in self.scene.request.wanted)
 
-    def seems_to_hold(self, trial: JointTrial) -> bool:
-        """True where every model's median keeps its limit."""
-        return max(self.shares(trial).values()) <= 1
-
     def worth_in(self, trial: JointTrial, seen: Seen) -> float:
         """What the goal counts, in one round; more is better."""
         return self.scene.worth(trial, seen.figures)
@@ -87,7 +87,7 @@ class JointEvidence(Rounds[JointTrial, Seen]):
     def is_out(self, trial: JointTrial, leader: JointTrial | None) -> bool:
         """True where it need not be measured again: surely worse than the leader, or surely beyond a limit."""
         few = self.count(trial) < MINIMUM_ROUNDS
-        if max(self.shares(trial).values()) > (HOPELESS if few else 1) and (few or self._surely_beyond(trial)):
+        if self.share(trial) > (HOPELESS if few else 1) and (few or self._surely_beyond(trial)):
             return True
         return self.is_worse(trial, leader)
 
@@ -101,7 +101,3 @@ class JointEvidence(Rounds[JointTrial, Seen]):
     def change(self, trial: JointTrial, default: JointTrial) -> tuple[float, float]:
         """How much of the plan differs, and the memory that it takes."""
         return trial.plan.distance(default.plan), self.scene.memory_bytes(trial.plan)
-
-    def nearest(self) -> JointTrial | None:
-        """Where none keeps the limits: the one that breaks them least, of those that have an interval."""
-        return min(self.repeated(), key=lambda trial: max(self.shares(trial).values()), default=None)

@@ -99,7 +99,7 @@ def joint_fields(scene: Scene, plan: Plan, default: Plan, kinds: Mapping[str, st
 
 def _order(evidence: JointEvidence, trial: JointTrial) -> tuple[bool, float]:
     holds = evidence.seems_to_hold(trial)
-    return not holds, -evidence.worth(trial) if holds else max(evidence.shares(trial).values())
+    return not holds, -evidence.worth(trial) if holds else evidence.share(trial)
 
 
 def _ends(interval: Interval, several: bool) -> tuple[float, float] | None:
@@ -205,4 +205,4 @@ def _reason(search: JointSearch, chosen: JointTrial | None, nearest: JointTrial 
     if chosen.plan != default.plan:
         return gained(evidence, chosen, default, what)
     others = [trial for trial in evidence.trials if trial.plan != default.plan]
-    return stayed(evidence, others, default, out_of_time=search.out_of_time)
+    return stayed(evidence, others, chosen, out_of_time=search.out_of_time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from perf.tune.caution import LowerLoads
 from perf.tune.evidence import MINIMUM_ROUNDS
 from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
@@ -53,6 +54,7 @@ class JointSearch:
             longest_s=LONG_S,
             minutes=self.explorer.scene.request.minutes,
         )
+        self.lower = LowerLoads(self.evidence, self._below, lambda trial: self.explorer.standing(trial)[0])
 
     @property
     def out_of_time(self) -> bool:
@@ -122,7 +124,7 @@ class JointSearch:
         held = [trial for trial in measured if self.evidence.seems_to_hold(trial)]
         if held:
             return max(held, key=self.evidence.worth)
-        return min(measured, key=lambda trial: max(self.evidence.shares(trial).values()))
+        return min(measured, key=self.evidence.share)
 
     def skips(self, trial: JointTrial) -> bool:
         """True where it has failed meanwhile."""
@@ -151,21 +153,32 @@ class JointSearch:
             return self._wanted_beyond(default, newcomers)
         alive.sort(key=evidence.worth, reverse=True)
         asked = [t for t in alive if t == leader or evidence.is_open(t, leader)]
+        instead = self.lower.instead(leader, default, alive)
         settled = all(evidence.is_settled(t, leader) for t in [*asked, *known])
-        if not newcomers and settled and evidence.count(default):
+        if not newcomers and settled and not instead and evidence.count(default):
             return []
         room = max(1, self.width - len(newcomers)) if len(evidence.trials) > 1 else 0
-        found = [default, *asked[:room], *newcomers[: self.width - min(room, len(asked))]]
+        found = [default, *asked[:room], *instead, *newcomers[: self.width - min(room, len(asked))]]
         return list(dict.fromkeys(trial for trial in found if trial not in evidence.failed))
 
     def _wanted_beyond(self, default: JointTrial, newcomers: list[JointTrial]) -> list[JointTrial]:
         """The same while nothing seems to keep the limits: what may, and what comes nearest."""
         evidence = self.evidence
-        nearest = min(evidence.trials, key=lambda trial: max(evidence.shares(trial).values()), default=None)
+        nearest = min(evidence.trials, key=evidence.share, default=None)
         wanted = [t for t in (default, nearest) if t is not None and evidence.count(t) < MINIMUM_ROUNDS]
         if not newcomers and len(evidence.rounds) + len(evidence.failed) < FEWEST_TRIALS:
             newcomers = self._unlike(self._fresh(lambda standing: True))[:1]
         return list(dict.fromkeys([*wanted, *newcomers]))
+
+    def _below(self, trial: JointTrial) -> Sequence[JointTrial]:
+        """The same plan at lower loads: only an ensemble's are found, rates are as they are."""
+        under_way = sum(load.concurrency or 0 for load in trial.loads)
+        lower = [
+            loads
+            for loads in self.explorer.scene.request.loads
+            if 0 < sum(load.concurrency or 0 for load in loads) < under_way
+        ]
+        return [replace(trial, loads=loads) for loads in lower]
 
     def _promising(self, leader: JointTrial | None) -> list[JointTrial]:
         """The best of what was not measured, by prediction, each unlike the others."""

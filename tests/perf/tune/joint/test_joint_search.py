@@ -13,7 +13,7 @@ from perf.tune.joint.explore import Explorer
 from perf.tune.joint.judge import JointEvidence, Seen
 from perf.tune.joint.kept import curves_of, keep_curve, keep_round, rounds_of
 from perf.tune.joint.outcome import result_of
-from perf.tune.joint.plan import Scene, way_of
+from perf.tune.joint.plan import JointTrial, Scene, way_of
 from perf.tune.joint.predict import JointPredictor, execution_time
 from perf.tune.joint.request import of_ensemble, of_models
 from perf.tune.joint.search import JointSearch
@@ -23,6 +23,7 @@ from perf.tune.journal import Journal
 from perf.tune.judge import Measured
 from perf.tune.overrides import read_overrides
 from perf.tune.request import Limit, TuneRequest
+from perf.tune.simulate import Arrivals
 from perf.tune.space import Settings, Space
 from serving.errors import ServerUnavailableError
 
@@ -164,6 +165,27 @@ def test_the_steps_of_an_ensemble_are_tuned_together_at_the_load_that_is_found()
     assert machine.true(chosen).streams[0].inferences_per_s > 0.95 * max(
         machine.true(trial).streams[0].inferences_per_s for trial in machine.calls if search.evidence.holds(trial)
     )
+
+
+def test_an_ensemble_that_may_break_its_limit_is_tried_at_a_lower_load():
+    asked = of_ensemble(TuneRequest(Path(), "chain", limit=Limit(99, 150e3)))
+    search, _, _ = search_for(asked, (("quick", ()), ("slow", (0,))))
+    unsure = JointTrial(search.explorer.default, (Arrivals(concurrency=8),))
+
+    def measured(trial, *latencies_us):
+        for number, latency_us in enumerate(latencies_us):
+            search.evidence.add(trial, number, Seen({"chain": Measured(50.0, latency_us, 200)}))
+
+    measured(unsure, 120e3, 140e3, 170e3)
+    search.explorer.predictor.fit(unsure, search.evidence)
+    search.learn(unsure)
+    (lower,) = set(search.lower.instead(unsure, unsure, []))
+    assert lower.loads[0].concurrency < 8 and lower.plan == unsure.plan and lower in search._wanted()
+    measured(lower, 60e3, 61e3, 62e3)  # it surely keeps the limit: nothing lower is asked
+    assert search.evidence.choice(unsure) == lower
+    assert search.lower.instead(unsure, unsure, []) == []
+    rates, _, _ = search_for(both("quick:p99=30ms", "slow:p99=100ms"))
+    assert rates._below(rates.default_trial()) == []  # a rate is what it is
 
 
 @pytest.mark.big

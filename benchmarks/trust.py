@@ -36,7 +36,7 @@ sys.path[0] = str(HERE.parent)
 from benchmarks.trust_models import LAYERS, write_repository  # noqa: E402
 from perf import bench  # noqa: E402
 from perf.compare import ALLOWANCE_PERCENT, compare  # noqa: E402
-from perf.comparison import Estimate, Pair  # noqa: E402
+from perf.comparison import DIFFERENT, Estimate, Pair  # noqa: E402
 from perf.deciding import FOUND_FACTOR  # noqa: E402
 from perf.references import Side  # noqa: E402
 from perf.result import BenchResult  # noqa: E402
@@ -46,7 +46,7 @@ KEPT = HERE.parent / ".build" / "trust"
 MODELS = {"same": LAYERS, "twin": LAYERS, "heavier": LAYERS + 1}
 CONCURRENCY, SECONDS, DIFFERENCE = 1, 0.3, 4.0
 Logs = NDArray[np.float64]
-DIFFERENT = ("faster", "slower")
+BY = {"inferences_per_s": "throughput", "p50_us": "p50"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ class Verdict:
         found = self.pair.estimate(self.pair.decided_by)
         assert found is not None
         return found
+
+    @property
+    def throughput(self) -> float | None:
+        """The ratio of it, whatever decided."""
+        found = self.pair.estimate("inferences_per_s")
+        return found.ratio if found is not None else None
 
     @property
     def different(self) -> bool:
@@ -178,7 +184,8 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
         return
     took, rounds = ([getattr(each, name) for each in inside] for name in ("took_s", "rounds"))
     ratios = [each.compute_ratio for each in inside if each.compute_ratio is not None]
-    speeds = [each.estimate.ratio for each in inside if each.estimate.ratio is not None]
+    speeds = [ratio for each in inside if (ratio := each.throughput) is not None]
+    median_alone = sum(each.pair.verdict == "slower" and each.pair.decided_by == "p50_us" for each in inside)
     yield (
         f"- A comparison within a run took {statistics.median(took):.0f} s ({min(took):.0f} to {max(took):.0f}), "
         f"warm-up included (two share a run), with {statistics.median(rounds):.0f} rounds ({min(rounds)} to "
@@ -189,7 +196,11 @@ def costs(found: dict[str, Kind]) -> Iterator[str]:
         f"(median; {min(ratios):.3f} to {max(ratios):.3f}); 21/20 is {21 / 20:.4f}. Throughput: "
         f"{statistics.median(speeds):.4f}; what a request takes beside the model is equal for both."
     )
-    apart = [each.estimate.ratio for each in found["aa-runs"].verdicts if each.estimate.ratio]
+    yield (
+        f"- Of the {sum(each.different for each in inside)} of these that were called different p50 told "
+        f"{median_alone}, where throughput told no difference."
+    )
+    apart = [each.throughput for each in found["aa-runs"].verdicts if each.throughput]
     if len(apart) > 1:
         off = sorted(abs(math.log(ratio)) for ratio in apart)
         ninth = math.expm1(off[min(len(off) - 1, math.floor(0.9 * len(off)))]) * 100
@@ -235,13 +246,22 @@ def logs_of(result: BenchResult) -> Logs:
 
 def each_one(found: dict[str, Kind]) -> Iterator[str]:
     """Every comparison."""
-    yield "| kind | run | B/A | interval | compute | rounds | s | verdict |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| kind | run | by | B/A | interval | compute | rounds | s | verdict |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name, kind in found.items():
         for one in kind.verdicts:
             estimate, compute = one.estimate, f"{one.compute_ratio:.3f}" if one.compute_ratio else ""
             ends = f"{estimate.low:.3f} to {estimate.high:.3f}" if estimate.low and estimate.high else ""
-            cells = (name, one.number, f"{estimate.ratio:.3f}", ends, compute, one.rounds, f"{one.took_s:.0f}")
+            cells = (
+                name,
+                one.number,
+                BY[estimate.metric],
+                f"{estimate.ratio:.3f}",
+                ends,
+                compute,
+                one.rounds,
+                f"{one.took_s:.0f}",
+            )
             yield "| " + " | ".join([*map(str, cells), one.pair.verdict]) + " |"
 
 
@@ -314,7 +334,8 @@ def page(runs: Sequence[BenchResult], command: str, more: Sequence[str]) -> str:
         "",
         "Each run has a server of its own and measures `same`, `twin` (the same network) and `heavier` (21 equal",
         f"layers instead of 20) in turn, {SECONDS:g} s each, until a difference of {DIFFERENCE:g}% would be found or",
-        "the budget is spent. The verdicts are those of `bench-repo compare`; throughput decides, at 99%.",
+        "the budget is spent. The verdicts are those of `bench-repo compare`, at 99%: by throughput, and where that",
+        "tells no difference by p50.",
         "",
         *summary(found),
         "",

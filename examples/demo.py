@@ -57,14 +57,15 @@ def call(example: str, server: Server) -> None:
 
 def measure(repository: Path, server: Server, *, short: bool) -> None:
     """Drive the server with perf_analyzer and print the table."""
-    concurrency, seconds = ((4,), 2.0) if short else ((1, 8), 4.0)
-    heading(f"bench-repo --concurrency {','.join(map(str, concurrency))} --seconds {seconds:.0f}")
+    concurrency, seconds, rounds = ((4,), 1.0, 2) if short else ((1, 8), 2.0, 4)
+    heading(f"bench-repo --concurrency {','.join(map(str, concurrency))} --seconds {seconds:.0f} --rounds {rounds}")
     result = bench(
         repository,
         url=server.http_url,
         models=MODELS,
         concurrency=concurrency,
         seconds=seconds,
+        rounds=rounds,
         reporter=Progress(),
     )
     print(to_text(result, colours=console.is_terminal, width=console.width), end="")

@@ -5,9 +5,10 @@ several. Rounds of one run are pairs; what was measured at different times is no
 run, and as even that does not know what else differed between the two (another process, another place in memory), an
 allowance widens it, unless there are several runs on both sides to see that in.
 
-Every row of a comparison has one figure that decides. All rows hold together: with several of them each interval is
-wider (Bonferroni), so that of equal sides one comparison in a hundred calls any row different. That leaves room for
-what no interval knows, and still at most one in twenty is called so (``benchmarks/trust.md``).
+Which figure of a row decides: :func:`perf.deciding.deciding`. All rows hold together: with several each interval is
+wider (Bonferroni), so that of equal sides one comparison in a hundred calls any row different by its throughput, and
+one at most by its median latency. That leaves room for what no interval knows, and still at most one in twenty is
+called so (``benchmarks/trust.md``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from perf.comparison import Comparison, Estimate, Pair, Verdict
+from perf.comparison import DIFFERENT, Comparison, Estimate, Pair, Verdict
 from perf.deciding import METRICS, WRONG_SHARE, confidence_of, deciding, figure
 from perf.history_text import ID_LENGTH
 from perf.intervals import Interval, ratio_of_pairs, ratio_of_two_runs, ratio_without_pairs
@@ -220,9 +221,12 @@ def _pair(how: _How, load: LoadKey, one: Point, other: Point) -> Pair:
 
 
 def _decisive(load: LoadKey, estimates: list[Estimate]) -> Estimate | None:
-    order = deciding(concurrency=load.concurrency if load.rate_per_s is None else None)
-    found = [each for metric in order for each in estimates if each.metric == metric]
-    return next((each for each in found if each.ratio is not None and each.basis), found[0] if found else None)
+    deciders = []
+    for order in deciding(concurrency=load.concurrency if load.rate_per_s is None else None):
+        found = [each for metric in order for each in estimates if each.metric == metric]
+        known = [each for each in found if each.ratio is not None and each.basis]
+        deciders += known[:1] or found[:1]
+    return next((each for each in deciders if each.verdict in DIFFERENT), deciders[0] if deciders else None)
 
 
 def _unusable(side: str, point: Point) -> str:

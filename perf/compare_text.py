@@ -70,6 +70,10 @@ def _notes(comparison: Comparison) -> list[str]:
     deciding = sorted({pair.decided_by for pair in comparison.pairs if pair.decided_by})
     lines += [f"decided by {' or '.join(_SPELLED[metric] for metric in deciding)}"] if deciding else []
     for pair in comparison.pairs:
+        if pair.decided_by == "p50_us" and pair.concurrency is not None:
+            found = ratio_text(pair.estimate("p50_us"))
+            why = f"by its p50, {found}: throughput tells no difference"
+            lines.append(f"{pair.name} at {pair.load}: {pair.verdict} {why}")
         p99 = pair.estimate("p99_us")
         if p99 is not None and p99.verdict == "slower" and pair.verdict != "slower":
             lines.append(f"{pair.name} at {pair.load}: its p99 is slower, which does not decide")

@@ -9,6 +9,7 @@ from pydantic import Field
 from perf.result import _Data
 
 Verdict = Literal["faster", "slower", "no difference found", "cannot tell"]
+DIFFERENT: tuple[Verdict, ...] = ("faster", "slower")
 
 
 class Estimate(_Data):
@@ -35,7 +36,8 @@ class Pair(_Data):
     """A model (or two variants) under one load.
 
     Attributes:
-        verdict: of the second against the first: by throughput, and by latency where the load was a rate.
+        verdict: of the second against the first: by throughput or the median latency, and by latency where the load
+            was a rate.
         decided_by: that metric.
     """
 

@@ -59,12 +59,16 @@ def ratio_widths(rounds: Mapping[tuple[str, str], Sequence[tuple[int, Point]]]) 
     return found
 
 
-def _width(second: Sequence[tuple[int, Point]], first: Sequence[tuple[int, Point]], confidence: float) -> float:
-    a, b = dict(first), dict(second)
+def _width(of_second: Sequence[tuple[int, Point]], of_first: Sequence[tuple[int, Point]], confidence: float) -> float:
+    """Of the figure that is known best: it is enough that one of them tells a difference."""
+    a, b = dict(of_first), dict(of_second)
     both = sorted({*a} & {*b})
     if len(both) < 2:
         return math.inf
-    metric = deciding(concurrency=a[both[0]].concurrency)[0]
-    ends = [[figure(side[number], metric) or 1e-9 for number in both] for side in (b, a)]
-    interval = ratio_of_pairs(ends[0], ends[1], confidence)
-    return (math.sqrt(interval.high / interval.low) - 1) * 100
+    widths = []
+    for metric, *_ in deciding(concurrency=a[both[0]].concurrency):
+        first, second = ([value for n in both if (value := figure(side[n], metric))] for side in (a, b))
+        if len(first) == len(second) == len(both):
+            interval = ratio_of_pairs(second, first, confidence)
+            widths.append((math.sqrt(interval.high / interval.low) - 1) * 100)
+    return min(widths, default=math.inf)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from perf.compare_text import ratio_text
-from perf.comparison import Comparison, Estimate, Pair, Verdict
+from perf.comparison import DIFFERENT, Comparison, Estimate, Pair, Verdict
 from perf.html.parts import Cell, Figure, Key, Table, number, text
 from perf.html.svg import Drawing, Scale, Spell
 from perf.table import milliseconds, rate
@@ -175,13 +175,13 @@ def _row(drawing: Drawing, scale: Scale, line: Line, y: float) -> None:
                 drawing.path(
                     [(end - 5 * side, lane - 4), (end, lane), (end - 5 * side, lane + 4)], f"estimate v-{line.kind}"
                 )
-    decided = estimate.verdict in ("faster", "slower")
+    decided = estimate.verdict in DIFFERENT
     hint = f"{line.name}: {said} {estimate.verdict}"
     drawing.box(at - 4, lane - 4, 8, 8, f"dot v-{line.kind}" + ("" if decided else " hollow"), hint)
 
 
 def _key(kind: str) -> str:
-    decided = kind in ("faster", "slower")
+    decided = kind in DIFFERENT
     return (
         '<svg class="key" viewBox="0 0 16 16" aria-hidden="true">'
         f'<line class="estimate v-{kind}" x1="0" y1="8" x2="16" y2="8"/>'

@@ -354,7 +354,8 @@ def test_any_interleaving_keeps_a_repository_whole(staged_anywhere):
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, staged_anywhere, new):
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.big, id="every"), pytest.param(4, id="every fourth")])
+def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, staged_anywhere, new, step):
     """Every single line that writes, one after the other: the next build completes what is left."""
     staged_anywhere = with_samples(staged_anywhere)
     outcomes = {"before": 0, "waits": 0, "after": 0}
@@ -365,7 +366,7 @@ def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, stage
         if not new:
             publish(staged_anywhere(original, "one"), original / "repository")
         while killed:
-            line += 1
+            line += step
             root = tmp_path / "copy"
             shutil.copytree(original, root)
             repository = root / "repository"
@@ -380,9 +381,9 @@ def test_killed_at_every_line_a_publish_is_as_before_or_as_after(tmp_path, stage
             assert [entry.name for entry in repository.iterdir()] == ["m"]
             shutil.rmtree(root)
     assert line > 60
-    assert outcomes["before"] > 20
-    assert outcomes["after"] > 5
-    assert new or outcomes["waits"] > 5
+    assert outcomes["before"] > 20 // step
+    assert outcomes["after"] > 5 // step
+    assert new or outcomes["waits"] > 5 // step
 
 
 def _outcome(repository, new):

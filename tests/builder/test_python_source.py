@@ -71,7 +71,7 @@ def served(tmp_path_factory):
     results = build(_spec(folder, {"count": MODEL, "total": TOTAL})).models
     errors = [str(result.error) for result in results if result.error]
     assert not errors, errors
-    with Server(folder / "models") as server:
+    with Server(folder / "models", exit_timeout_s=1) as server:  # a stream that was left is under way for ever
         yield server
 
 

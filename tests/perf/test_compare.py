@@ -59,6 +59,24 @@ def test_variants_of_one_run_are_pairs_and_need_no_allowance():
     assert "widened by 5%" in apart.caveats[0]
 
 
+def test_where_throughput_tells_nothing_the_median_latency_may():
+    """Moments in which the machine did something else, in other rounds of one than of the other."""
+    stalls = ((1.0, 0.6, 1.0, 1.0, 0.7, 1.0, 1.0, 1.0, 0.8, 1.0), (1.0, 1.0, 0.8, 1.0, 1.0, 0.7, 1.0, 0.6, 1.0, 1.0))
+
+    def of(name, rates, p50_us):
+        made = point(name, rates=scaled(rates, 100), p50_us=p50_us)
+        steady = [p50_us * (1 + number % 3 / 1000) for number in range(len(rates))]
+        rounds = [each.model_copy(update={"p50_us": us}) for each, us in zip(made.rounds, steady, strict=True)]
+        return made.model_copy(update={"rounds": tuple(rounds)})
+
+    run = result(of("a", stalls[0], 1000.0), of("b", stalls[1], 1000.0), of("c", stalls[1], 1040.0))
+    equal, slower = (compare(side(run, model="a"), side(run, model=name)) for name in "bc")
+    assert (only(equal).decided_by, only(slower).decided_by) == ("inferences_per_s", "p50_us")
+    assert only(slower).verdict == "slower" and only(equal).verdict != "slower"
+    assert only(slower).estimate("inferences_per_s").verdict in ("no difference found", "cannot tell")
+    assert "slower by its p50, 1.040 [1.0" in to_text(slower) and "decided by p50" in to_text(slower)
+
+
 def test_windows_where_there_were_no_rounds():
     one, other = (
         result(point(rates=scaled((99, 100, 101), factor), rounds=False), number=number)
@@ -142,17 +160,27 @@ def test_only_what_both_have_is_compared():
 
 
 def test_equal_models_are_rarely_called_different_and_five_percent_is_found():
-    """In one run, paired rounds; noise of 4% that both share and 1% of their own, as rounds in turn show it."""
+    """In one run, paired rounds; noise of 4% that both share and 1% of their own, as rounds in turn show it.
+
+    Throughput and p50 have their own: either may be wrong.
+    """
     random.seed(7)
 
-    def rounds(factor, shared):
-        return tuple(100 * factor * each * random.lognormvariate(0, 0.01) for each in shared)
+    def noisy(name, factor, shared):
+        rates, medians = (
+            [100 * factor * each * random.lognormvariate(0, 0.01) for each in shared] for _ in ("throughput", "p50")
+        )
+        made = point(name, rates=tuple(rates))
+        rounds = [
+            each.model_copy(update={"p50_us": 1e5 / rate}) for each, rate in zip(made.rounds, medians, strict=True)
+        ]
+        return made.model_copy(update={"rounds": tuple(rounds)})
 
     verdicts = {1.0: [], 0.95: []}
     for factor, found in verdicts.items():
         for _ in range(100):
             shared = [random.lognormvariate(0, 0.04) for _ in range(10)]
-            one = result(point("a", rates=rounds(1, shared)), point("b", rates=rounds(factor, shared)))
+            one = result(noisy("a", 1, shared), noisy("b", factor, shared))
             found.append(only(compare(side(one, model="a"), side(one, model="b"))).verdict)
     assert verdicts[1.0].count("faster") + verdicts[1.0].count("slower") <= 5
     assert verdicts[0.95].count("slower") >= 90 and "faster" not in verdicts[0.95]

@@ -202,7 +202,7 @@ def _big_onnx(path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
-@pytest.mark.parametrize("megabytes", [5, 12])
+@pytest.mark.parametrize("megabytes", [pytest.param(5, marks=pytest.mark.big), 12])
 def test_a_full_disk_while_staging_and_caching(tmp_path, small_disk, megabytes):
     disk = small_disk(megabytes)  # no room for the artifact; or room for it, and none for its copy in the cache
     _big_onnx(tmp_path / "big.onnx")

@@ -171,6 +171,7 @@ def test_requests_under_way_are_finished_by_the_old_version(unloaded, until):
     assert set(load.answers) == {1.0, 2.0}
 
 
+@pytest.mark.big
 def test_a_version_policy_of_the_user(unloaded):
     policy = {"latest": {"num_versions": 2}}
     unloaded.put(1, policy=policy)
@@ -197,6 +198,7 @@ def test_with_an_http_address_models_are_loaded_over_grpc_on_the_next_port(repos
     assert load.failures == [] and load.slowest_s < 1.9
 
 
+@pytest.mark.big
 def test_with_http_alone_it_works_and_warns(model):
     model.put(2)
     heard = Heard()
@@ -235,9 +237,10 @@ def _two_free_ports():
             {"python": ("if self.name[-1] != 'e': raise ValueError('no room')", "2")},
             r"refuses version 2 of NAME; version 1 keeps serving(?s:.*)no room",
         ),
-        (
+        pytest.param(
             {"python": ("pass", "7 if self.name[-1] != 'e' else 2")},
             r"output 'y' of NAME 2 is not what it was when the version was verified; version 1 keeps serving",
+            marks=pytest.mark.big,
         ),
     ],
     ids=["golden", "refused", "raises", "fails", "policy", "refused in its place", "golden in its place"],

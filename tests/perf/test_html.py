@@ -325,7 +325,7 @@ def test_names_are_text_whatever_they_are(browser, tmp_path):
 def test_the_page_of_a_real_run(browser, server, tmp_path, capsys):
     page = tmp_path / "report.html"
     arguments = ["--url", server.http_url, "--model", "twice", "--model", "scale", "--concurrency", "1,2"]
-    assert run(app, [*arguments, "--seconds", "0.3", "--no-history", "--html", str(page)]) == 0
+    assert run(app, [*arguments, "--seconds", "0.3", "--rounds", "2", "--no-history", "--html", str(page)]) == 0
     browser.open(page)
     assert bad_news(browser) == ([], [])
     titles = browser.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent)")

@@ -82,6 +82,7 @@ def test_a_search_writes_overrides_that_can_be_applied(tune, one_model, tmp_path
 
 @pytest.mark.server
 @pytest.mark.slow
+@pytest.mark.big  # joint/test_joint_cli.py does it for two models
 def test_a_fixed_rate_is_offered_whatever_the_server_does(tune, one_model):
     asked = ("--rate", "200", "--minutes", "0.05", "--latency-limit", "p50=500ms", "--format", "json")
     status, out, err = tune("scale", "--repository", one_model, *asked)

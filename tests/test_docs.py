@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Run elsewhere: CI itself runs make test and make demo-short; tests/compose/run.sh runs what needs containers.
 ELSEWHERE = ("make ", "docker ", "podman", "pip install", "git ", "sudo ", "apt")
-LONG = ("your-first-model.md", "updating.md", "benchmarking.md", "comparing.md", "tuning.md", "serving.md")  # make big-test runs these
+# make big-test runs these
+LONG = ("your-first-model.md", "updating.md", "benchmarking.md", "comparing.md", "tuning.md", "serving.md")
 COMMITS = ("comparing.md",)  # are run in a git repository of their own, and change nothing but that
 AUTHOR = {f"GIT_{who}_{what}": "docs@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 BIN = Path(sys.executable).parent

@@ -45,7 +45,7 @@ types: install ## mypy --strict on the packages
 unit: install ## the tests
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not big"
 
-big-test: install ## a model above 2 GB (8 GB of disk, 7 GB of memory), and other long tests: about 15 minutes
+big-test: install ## a model above 2 GB (8 GB of disk, 7 GB of memory), and other long tests: about half an hour
 	$(BIN)/python -m pytest -q -m big tests
 
 compose-test: ## run docker-compose.yml's cpu profile under podman (root, Debian)

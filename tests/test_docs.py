@@ -104,7 +104,11 @@ def _serve(command, folder, env):
 @pytest.mark.xdist_group("default-ports")
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.big] * (page.name in LONG)) for page in PAGES if _runnable(page)],
+    [
+        pytest.param(page, marks=[pytest.mark.big, pytest.mark.timeout(900)] if page.name in LONG else [])
+        for page in PAGES
+        if _runnable(page)
+    ],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_command_of_a_page_runs(page, workplace):
